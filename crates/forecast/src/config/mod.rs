@@ -1,0 +1,17 @@
+//! Hyper-parameters of the models and of training: names, defaults, documentation, all declared once.
+
+#[macro_use]
+mod options;
+
+mod catalogue;
+mod configure;
+mod model;
+mod train;
+
+pub use catalogue::{ModelEntry, OptionEntry, catalogue};
+pub use configure::{OptionError, configure};
+pub use model::{
+    Activation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName,
+    NHitsConfig, NLinearConfig, Pooling,
+};
+pub use train::{LossName, ScalerType, TrainConfig};

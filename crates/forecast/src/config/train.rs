@@ -1,0 +1,125 @@
+//! Options of training, common to all models; some defaults differ per model.
+
+use serde::{Deserialize, Serialize};
+
+use super::ModelName;
+
+/// What training minimises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossName {
+    /// Mean absolute error.
+    Mae,
+    /// Mean squared error.
+    Mse,
+    /// Root of the mean squared error.
+    Rmse,
+    /// Huber loss with `huber_delta`.
+    Huber,
+    /// Pinball loss of one `quantile`.
+    Quantile,
+    /// Mean pinball loss of the median and the bounds of the prediction intervals `level`.
+    MqLoss,
+    /// Squared error divided by the variance of the series (Kratzert et al. 2019), so that small basins count.
+    Nse,
+}
+
+/// Normalisation of each window by its own lags (NeuralForecast's TemporalNorm).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScalerType {
+    /// None.
+    Identity,
+    /// Mean and standard deviation.
+    Standard,
+    /// Median and median absolute deviation.
+    Robust,
+    /// To 0..1.
+    MinMax,
+    /// To -1..1.
+    MinMax1,
+    /// asinh of robust.
+    Invariant,
+    /// Standard with a learned affine map back.
+    Revin,
+}
+
+options! {
+    /// How a model is trained.
+    pub struct TrainConfig {
+        /// Steps of the optimizer.
+        max_steps: u64 ["integer"] = 1000,
+        /// Passes over all training windows; when positive it replaces `max_steps`.
+        epochs: u64 ["integer"] = 0,
+        /// Step size of Adam.
+        learning_rate: f64 ["number"] = 1e-3,
+        /// How many times the learning rate is halved, evenly spread over the steps; -1 keeps it constant.
+        num_lr_decays: i64 ["integer"] = -1,
+        /// Largest norm of the gradient, 0 for no limit.
+        gradient_clip_val: f64 ["number"] = 0.0,
+        /// Windows drawn at each step, from all series; 0 takes all of them at every step.
+        windows_batch_size: usize ["integer"] = 1024,
+        /// Windows of a step when training goes through all of them in shuffled passes.
+        batch_size: usize ["integer"] = 256,
+        /// Windows run at once when nothing is learned: validation and prediction.
+        inference_windows_batch_size: usize ["integer"] = 1024,
+        /// Steps of time between the starts of two training or validation windows.
+        step_size: usize ["integer"] = 1,
+        /// Loss: mae, mse, rmse, huber, quantile, mqloss or nse.
+        loss: LossName ["string"] = LossName::Mae,
+        /// Loss of the validation, the same as `loss` unless given.
+        valid_loss: Option<LossName> ["string"] = None,
+        /// Where the Huber loss turns from squared to absolute.
+        huber_delta: f64 ["number"] = 1.0,
+        /// The quantile of the quantile loss.
+        quantile: f64 ["number"] = 0.5,
+        /// Prediction intervals of mqloss, in percent.
+        level: Vec<f64> ["list of numbers"] = vec![80.0, 90.0],
+        /// Normalisation of each window: identity, standard, robust, minmax, minmax1, invariant or revin.
+        scaler_type: ScalerType ["string"] = ScalerType::Identity,
+        /// Steps between two looks at the validation part.
+        val_check_steps: u64 ["integer"] = 100,
+        /// Validations without improvement before training stops; -1 never stops early.
+        early_stop_patience_steps: i64 ["integer"] = -1,
+        /// Steps between two checkpoints; 0 writes one only at validations and at the end.
+        checkpoint_every: u64 ["integer"] = 100,
+        /// Start of all random numbers.
+        seed: u64 ["integer"] = 1,
+    }
+}
+
+impl TrainConfig {
+    /// The defaults of training `model`.
+    pub fn of(model: ModelName) -> Self {
+        let common = Self::default();
+        match model {
+            ModelName::NLinear => Self {
+                max_steps: 5000,
+                learning_rate: 1e-4,
+                ..common
+            },
+            ModelName::NHits => Self {
+                num_lr_decays: 3,
+                ..common
+            },
+            ModelName::Gru => Self {
+                windows_batch_size: 128,
+                scaler_type: ScalerType::Robust,
+                ..common
+            },
+            ModelName::Lstm => Self {
+                loss: LossName::Mse,
+                ..common
+            },
+        }
+    }
+
+    /// False for options that mean nothing to `model`: windows are either drawn anew at each step or taken in passes.
+    pub(super) fn applies(model: ModelName, option: &str) -> bool {
+        match option {
+            "batch_size" => model == ModelName::Lstm,
+            "windows_batch_size" => model != ModelName::Lstm,
+            _ => true,
+        }
+    }
+}
