@@ -1,1 +1,52 @@
-//! placeholder
+//! Bytes between ranks: point-to-point messages and collectives for threads and for processes of one host.
+//!
+//! A [`Communicator`] is a group of ranks. It is made by [`Communicator::threads`] (messages pass by reference), by
+//! [`Communicator::connect`] or [`Communicator::from_env`] (processes that share memory), and is used the same way
+//! whichever it is: the collectives are written once on the small trait [`Transport`], where another way of moving bytes
+//! plugs in.
+//!
+//! This crate knows no tables and no tensors: payloads are [`bytes::Bytes`]. It does not start processes and does not
+//! restart them; a rank that dies, leaves or hangs makes the calls that need it fail within their deadline, and what
+//! happens next is the caller's decision.
+//!
+//! ```
+//! use deeprc_comm::{Communicator, ReduceOp};
+//!
+//! let ranks: Vec<_> = Communicator::threads(3)
+//!     .into_iter()
+//!     .map(|comm| {
+//!         std::thread::spawn(move || {
+//!             // Everybody sends its rank to everybody.
+//!             let out = vec![vec![vec![comm.rank() as u8].into()]; comm.size()];
+//!             let received = comm.all_to_all(out)?;
+//!             assert_eq!(received[2][0], [2u8].as_slice());
+//!
+//!             let mut sum = [comm.rank() as f64, 1.0];
+//!             comm.allreduce(&mut sum, ReduceOp::Sum)?;
+//!             assert_eq!(sum, [3.0, 3.0]);
+//!             comm.barrier()
+//!         })
+//!     })
+//!     .collect();
+//! for rank in ranks {
+//!     rank.join().expect("no panic")?;
+//! }
+//! # Ok::<(), deeprc_comm::Error>(())
+//! ```
+
+mod collective;
+mod communicator;
+mod error;
+mod mailbox;
+mod number;
+mod rendezvous;
+mod shm;
+mod threads;
+mod transport;
+mod turn;
+
+pub use communicator::Communicator;
+pub use error::{Error, Result};
+pub use number::{Number, ReduceOp};
+pub use rendezvous::Rendezvous;
+pub use transport::{Deadline, Message, Tag, Transport};

@@ -1,0 +1,121 @@
+//! What can go wrong between ranks.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+/// The result of a call on a communicator.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call on a communicator failed.
+///
+/// Ranks are those of the communicator that the process started with, also when the call was made on a part of it
+/// (see [`Communicator::split`](crate::Communicator::split)): they are the ranks that the user started.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The process of a rank ended without leaving the communicator.
+    #[error("rank {rank} died")]
+    PeerDead {
+        /// The rank that died.
+        rank: usize,
+    },
+    /// A rank dropped its communicator while this one still needed it: its part of the work ended early.
+    #[error("rank {rank} left the communicator")]
+    PeerLeft {
+        /// The rank that left.
+        rank: usize,
+    },
+    /// The call's deadline passed.
+    #[error("timed out in {operation} after {} s{}", after.as_secs_f64(), waiting_for(*rank))]
+    Timeout {
+        /// The call, for example `barrier` or `connect`.
+        operation: &'static str,
+        /// The rank that was waited for, where there is one.
+        rank: Option<usize>,
+        /// How long the call was allowed to take.
+        after: Duration,
+    },
+    /// A rank called [`Communicator::abort`](crate::Communicator::abort).
+    #[error("aborted by rank {rank}: {reason}")]
+    Aborted {
+        /// The rank that aborted.
+        rank: usize,
+        /// What it said.
+        reason: String,
+    },
+    /// Two ranks made different collective calls where the same one is required.
+    #[error("mismatched collective calls: this rank is in {here}, rank {rank} in {there}")]
+    Mismatch {
+        /// The other rank.
+        rank: usize,
+        /// This rank's call.
+        here: String,
+        /// The other rank's call.
+        there: String,
+    },
+    /// A rank number is not below the communicator's size.
+    #[error("no rank {rank} in a communicator of {size} in {operation}")]
+    NoSuchRank {
+        /// The call.
+        operation: &'static str,
+        /// The rank that was asked for.
+        rank: usize,
+        /// The communicator's size.
+        size: usize,
+    },
+    /// `all_to_all` needs one list of buffers for each rank.
+    #[error("all_to_all got buffers for {given} ranks in a communicator of {size}")]
+    WrongCount {
+        /// Lists of buffers given.
+        given: usize,
+        /// The communicator's size.
+        size: usize,
+    },
+    /// The environment of the process describes no communicator.
+    #[error("{variable} is {}, expected {expected}", value.as_deref().unwrap_or("not set"))]
+    Environment {
+        /// The variable.
+        variable: &'static str,
+        /// Its value, if any.
+        value: Option<String>,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// The ranks do not agree about where or as what they meet.
+    #[error("failed to meet in {}: {reason}", path.display())]
+    Rendezvous {
+        /// The rendezvous file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A peer's bytes are not what this version of the crate writes.
+    #[error("rank {rank} sent bytes that are no message\nhint: start all ranks from the same build")]
+    Corrupt {
+        /// The sender.
+        rank: usize,
+    },
+    /// The operating system refused.
+    #[error("failed to {action}: {source}")]
+    Io {
+        /// What was tried, for example `create /dev/shm/t1/segment`.
+        action: String,
+        /// The cause.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] from what the operating system answered.
+    pub(crate) fn io(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Error::Io { action: action.into(), source: Arc::new(source.into()) }
+    }
+
+    /// A wrong argument harms nobody else; everything else leaves messages behind that no later call could trust.
+    pub(crate) fn poisons(&self) -> bool {
+        !matches!(self, Error::NoSuchRank { .. } | Error::WrongCount { .. })
+    }
+}
+
+fn waiting_for(rank: Option<usize>) -> String {
+    rank.map(|rank| format!(" waiting for rank {rank}")).unwrap_or_default()
+}

@@ -1,0 +1,91 @@
+//! Ranks that are threads of one process: messages pass by reference.
+
+use std::sync::Arc;
+
+use crate::{
+    Error, Result,
+    mailbox::{Address, Mailbox},
+    transport::{Deadline, Message, Tag, Transport},
+};
+
+/// A rank among threads.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    /// This rank in `members`.
+    rank: usize,
+    /// The ranks of the first communicator that belong to this one.
+    members: Arc<[usize]>,
+    context: u64,
+    seat: Arc<Seat>,
+}
+
+/// A rank's place in the first communicator, shared by all its subgroups.
+#[derive(Debug)]
+struct Seat {
+    rank: usize,
+    mailboxes: Arc<[Mailbox]>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.close(self.rank, Error::PeerLeft { rank: self.rank });
+        }
+    }
+}
+
+impl Threads {
+    /// One transport for each of `size` threads.
+    pub(crate) fn group(size: usize) -> Vec<Threads> {
+        let mailboxes: Arc<[Mailbox]> = (0..size).map(|_| Mailbox::new(size)).collect();
+        let members: Arc<[usize]> = (0..size).collect();
+        (0..size)
+            .map(|rank| Threads {
+                rank,
+                members: members.clone(),
+                context: 0,
+                seat: Arc::new(Seat { rank, mailboxes: mailboxes.clone() }),
+            })
+            .collect()
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.seat.mailboxes[self.seat.rank]
+    }
+}
+
+impl Transport for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    fn send(&self, to: usize, tag: Tag, message: Message, _deadline: Deadline) -> Result<()> {
+        let to = self.members[to];
+        if let Some(error) = self.mailbox().closed(to) {
+            return Err(error);
+        }
+        self.seat.mailboxes[to].put(Address { context: self.context, from: self.seat.rank, tag }, message);
+        Ok(())
+    }
+
+    fn recv(&self, from: usize, tag: Tag, deadline: Deadline) -> Result<Message> {
+        let address = Address { context: self.context, from: self.members[from], tag };
+        self.mailbox().take(address, deadline, None)
+    }
+
+    fn subgroup(&self, ranks: &[usize], context: u64, _deadline: Deadline) -> Result<Arc<dyn Transport>> {
+        let rank = ranks.iter().position(|&rank| rank == self.rank).expect("only members make a subgroup");
+        let members = ranks.iter().map(|&rank| self.members[rank]).collect();
+        Ok(Arc::new(Threads { rank, members, context, seat: self.seat.clone() }))
+    }
+
+    fn abort(&self, reason: &str) {
+        for mailbox in self.seat.mailboxes.iter() {
+            mailbox.abort(Error::Aborted { rank: self.seat.rank, reason: reason.to_owned() });
+        }
+    }
+}
