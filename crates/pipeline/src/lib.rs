@@ -1,3 +1,43 @@
-//! placeholder
+//! Pipelines: stages of data engineering, training and evaluation, written in one TOML file and run as tasks of a pilot session.
+//!
+//! What it is: the *System Bridge* of the Deep RC paper. It reads a pipeline file, says everything that is wrong with it at once
+//! (with file, line and column), turns the stages into tasks with private communicators, runs independent stages side by side,
+//! and keeps a [`RunRecord`] from which the report, `--json` and `--resume` are made.
+//!
+//! What it is not: it places no rank (that is `deeprc-pilot`), joins no row (that is `deeprc-table`, called by the stage functions
+//! in [`functions`], which run in rank processes) and trains nothing (that is `deeprc-forecast`, in its own rank executable).
+//!
+//! ```no_run
+//! use deeprc_pipeline::{Executables, Pipeline, RunOptions, Silent, run, run_directory};
+//! let pipeline = Pipeline::load("pipelines/forecast.toml".as_ref(), &[]).map_err(|all| all[0].to_string()).unwrap();
+//! let dir = run_directory("runs".as_ref(), &[pipeline.name()], false).unwrap();
+//! let record = run(vec![pipeline], &RunOptions::new(dir, Executables::beside("target/release/deeprc")), &Silent);
+//! println!("{:?}: {} tasks", record.status, record.tasks.len());
+//! ```
+//!
+//! # Runs and what they reuse
+//!
+//! Every `run` without `resume` works in a fresh directory `runs/<name>-<n>`; `runs/last` points to the latest. It repeats everything, so that a
+//! run is one honest measurement. With `resume` the latest directory of the same name is continued: a stage is **reused** when its
+//! content hash (kind, resolved options, hashes of its input stages, the input files' size and time of change, version of deeprc) equals that
+//! of the finished one, and trainings that were cut off go on from their checkpoint. Editing the file and resuming therefore
+//! repeats exactly the stages that the edit touches.
 
+mod diagnostic;
 pub mod functions;
+mod observe;
+mod options;
+mod record;
+mod run;
+mod spec;
+
+pub use diagnostic::{Diagnostic, Exit};
+pub use observe::{Observer, PlannedStage, RunEvent, Silent};
+pub use options::{Cancel, Executables, RunOptions, run_directory};
+pub use record::{
+    Curve, EnvironmentRecord, ForecastRecord, MetricRecord, OverheadRecord, PipelineRecord,
+    RUN_RECORD_VERSION, RunError, RunRecord, RunStatus, StageRecord, StageStatus, TaskRecord,
+    TaskTimesRecord,
+};
+pub use run::run;
+pub use spec::Pipeline;
