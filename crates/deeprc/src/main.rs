@@ -1,1 +1,5 @@
-fn main() {}
+//! The `deeprc` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    deeprc::main()
+}

@@ -1,0 +1,278 @@
+//! `deeprc run`: pipelines from files to report.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use deeprc_pipeline::{Diagnostic, Executables, Pipeline, RunError, RunOptions, RunRecord, RunStatus, run, run_directory};
+use serde_json::{Value, json};
+
+use crate::executables;
+use crate::exit::Exit;
+use crate::printer::{BOLD, ERROR, GOOD, Printer, SOFT, WAIT, seconds, styled};
+use crate::progress::Progress;
+
+/// Arguments of `deeprc run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Pipeline files; with `--resume` alone, those of the run
+    #[arg(value_name = "FILE", required_unless_present = "resume")]
+    files: Vec<PathBuf>,
+    /// Directory of the runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    dir: PathBuf,
+    /// Change a parameter (`source=loads.csv`) or an option (`fit.max_steps=50`) of the files
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = super::assignment)]
+    set: Vec<(String, String)>,
+    /// Go on with a run: keep what is finished, continue trainings at their last checkpoint
+    #[arg(long, value_name = "RUN|last", num_args = 0..=1, default_missing_value = "last")]
+    resume: Option<String>,
+    /// Print one JSON object on stdout when the run has ended
+    #[arg(long)]
+    json: bool,
+    /// Say nothing while it runs
+    #[arg(long)]
+    no_progress: bool,
+    /// Use this many cores instead of all
+    #[arg(long, value_name = "N")]
+    cores: Option<u32>,
+}
+
+/// Only to read the command line of an earlier run again.
+#[derive(Debug, Parser)]
+#[command(name = "deeprc")]
+struct Earlier {
+    #[command(subcommand)]
+    command: EarlierCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum EarlierCommand {
+    Run(Args),
+}
+
+/// Runs the pipelines; prints metrics, errors and where the report is.
+pub fn main(mut args: Args, printer: Printer) -> Exit {
+    // `--resume pipeline.toml`: the file is a pipeline, not the run to go on with.
+    if let Some(value) = args.resume.take_if(|value| Path::new(value.as_str()).is_file()) {
+        args.files.insert(0, PathBuf::from(value));
+        args.resume = Some("last".into());
+    }
+    match prepare(&mut args, printer) {
+        Ok(prepared) => execute(prepared, &args, printer),
+        Err(exit) => exit,
+    }
+}
+
+/// What is known before anything runs.
+struct Prepared {
+    pipelines: Vec<Pipeline>,
+    /// Faults of the files that could not be read as pipelines.
+    rejected: Vec<(PathBuf, Vec<Diagnostic>)>,
+    options: RunOptions,
+}
+
+fn prepare(args: &mut Args, printer: Printer) -> Result<Prepared, Exit> {
+    let earlier = match args.resume.clone() {
+        Some(run) if run != "last" || args.files.is_empty() => Some(earlier_run(args, &run, printer)?),
+        _ => None,
+    };
+    let (mut pipelines, mut rejected) = (Vec::new(), Vec::new());
+    for file in &args.files {
+        match Pipeline::load(file, &args.set) {
+            Ok(pipeline) => pipelines.push(pipeline),
+            Err(faults) => rejected.push((file.clone(), faults)),
+        }
+    }
+    for fault in rejected.iter().flat_map(|(_, faults)| faults) {
+        printer.rendered(format_args!("{fault}\n\n"));
+    }
+    if pipelines.is_empty() {
+        let faults: Vec<Diagnostic> = rejected.into_iter().flat_map(|(_, faults)| faults).collect();
+        if args.json {
+            let errors: Vec<RunError> = faults.iter().map(|fault| RunError::from_diagnostic(&name_of(&fault.file), fault)).collect();
+            printer.json(&json!({
+                "run": null, "status": "failed", "seconds": 0.0, "tasks": 0, "overhead_ms": {"median": null, "max": null},
+                "first_task_ms": null, "first_step_ms": null, "metrics": [], "errors": errors,
+            }));
+        }
+        return Err(super::check::worst(&faults));
+    }
+    let directory = match earlier {
+        Some(dir) => Ok(dir),
+        None => {
+            let names: Vec<&str> = pipelines.iter().map(Pipeline::name).collect();
+            run_directory(&args.dir, &names, args.resume.is_some())
+        }
+    };
+    let options = directory.and_then(|dir| Ok(RunOptions::new(dir, executables()?)));
+    let mut options = options.map_err(|error| {
+        printer.error(format_args!("cannot use the directory {}: {error}", args.dir.display()), Some("`--dir` names another one"));
+        Exit::Resources
+    })?;
+    options.resume = args.resume.is_some();
+    options.cores = args.cores;
+    Ok(Prepared { pipelines, rejected, options })
+}
+
+/// The directory to go on in; files and options that the command line leaves out are those of that run.
+fn earlier_run(args: &mut Args, run: &str, printer: Printer) -> Result<PathBuf, Exit> {
+    let (dir, record) = super::report::open(&args.dir, run, printer)?;
+    if args.files.is_empty() {
+        match Earlier::try_parse_from(&record.environment.command_line) {
+            Ok(Earlier { command: EarlierCommand::Run(earlier) }) => {
+                args.files = earlier.files;
+                args.set.splice(0..0, earlier.set);
+                args.cores = args.cores.or(earlier.cores);
+            }
+            // A run that was itself resumed without naming its files, or started from Rust or Python.
+            Err(_) => args.files = record.pipelines.iter().map(|pipeline| pipeline.file.clone()).collect(),
+        }
+        if args.files.is_empty() {
+            args.files = record.pipelines.iter().map(|pipeline| pipeline.file.clone()).collect();
+        }
+    }
+    Ok(dir)
+}
+
+/// The programs that a run starts.
+pub fn executables() -> std::io::Result<Executables> {
+    let deeprc = executables::deeprc()?;
+    Ok(Executables { forecast: executables::forecast(&deeprc), python: executables::python(), deeprc })
+}
+
+fn name_of(file: &Path) -> String {
+    file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn execute(prepared: Prepared, args: &Args, printer: Printer) -> Exit {
+    let Prepared { pipelines, rejected, options } = prepared;
+    let cancel = options.cancel.clone();
+    crate::interrupt::watch(printer, move || cancel.cancel());
+    let progress = Progress::new(printer, args.no_progress);
+    let mut record = run(pipelines, &options, &progress);
+    let told = progress.finish();
+    if !rejected.is_empty() {
+        let errors = rejected.iter().flat_map(|(file, faults)| faults.iter().map(|fault| RunError::from_diagnostic(&name_of(file), fault)));
+        record.errors.extend(errors);
+        if record.status == RunStatus::Done {
+            record.status = RunStatus::Failed;
+        }
+        if let Err(error) = record.write() {
+            printer.error(format_args!("cannot write {}: {error}", options.dir.join("run.json").display()), None);
+        }
+    }
+    let report = crate::report::write(&record, &options.dir);
+    for error in record.errors.iter().filter(|error| !told.contains(error) && !rejected_here(error, &rejected)) {
+        print_error(error, printer);
+    }
+    match args.json {
+        true => printer.json(&summary(&record)),
+        false => print_metrics(&record, printer),
+    }
+    print_end(&record, &options.dir, report, printer);
+    exit_of(&record)
+}
+
+fn rejected_here(error: &RunError, rejected: &[(PathBuf, Vec<Diagnostic>)]) -> bool {
+    let same = |file: &Path, fault: &Diagnostic| *error == RunError::from_diagnostic(&name_of(file), fault);
+    rejected.iter().any(|(file, faults)| faults.iter().any(|fault| same(file, fault)))
+}
+
+/// The object of `--json`. Metrics over all series are in `metrics`; where there are several series, each one's are in
+/// `metrics_by_series`, with the key `series`.
+pub fn summary(record: &RunRecord) -> Value {
+    let overall = record.metrics.iter().filter(|metric| metric.series.is_none());
+    let row = |m: &deeprc_pipeline::MetricRecord| json!({"pipeline": m.pipeline, "model": m.model, "metric": m.metric, "value": m.value});
+    let mut object = json!({
+        "run": record.dir,
+        "status": match record.status { RunStatus::Done => "done", _ => "failed" },
+        "seconds": record.seconds,
+        "tasks": record.tasks.len(),
+        "overhead_ms": { "median": record.overhead_ms.median, "max": record.overhead_ms.max },
+        "first_task_ms": record.first_task_ms,
+        "first_step_ms": record.first_step_ms,
+        "metrics": overall.map(row).collect::<Vec<_>>(),
+        "errors": record.errors,
+    });
+    let each: Vec<_> = record.metrics.iter().filter(|metric| metric.series.is_some()).collect();
+    if !each.is_empty() {
+        object["metrics_by_series"] = json!(each);
+    }
+    object
+}
+
+fn print_error(error: &RunError, printer: Printer) {
+    let place = match &error.stage {
+        Some(stage) => format!("{}/{stage}", error.pipeline),
+        None => error.pipeline.clone(),
+    };
+    printer.error(format_args!("{}: {}", styled(BOLD, place), error.message), None);
+    if let Some(at) = &error.at {
+        printer.talk(format_args!("  --> {at}"));
+    }
+    if let Some(tail) = error.stderr_tail.as_deref().filter(|tail| !tail.trim().is_empty()) {
+        let rank = error.rank.map_or(String::new(), |rank| format!(" of rank {rank}"));
+        printer.talk(styled(SOFT, format_args!("   | last lines{rank}:")));
+        tail.lines().for_each(|line| printer.talk(format_args!("   | {line}")));
+    }
+    if let Some(hint) = &error.hint {
+        printer.hint(hint);
+    }
+    printer.talk("");
+}
+
+/// Models as rows, metrics as columns, for every pipeline.
+fn print_metrics(record: &RunRecord, printer: Printer) {
+    for pipeline in &record.pipelines {
+        let of: Vec<_> = record.metrics.iter().filter(|m| m.pipeline == pipeline.name && m.series.is_none()).collect();
+        let (mut models, mut metrics) = (Vec::new(), Vec::new());
+        for m in &of {
+            if !models.contains(&&m.model) {
+                models.push(&m.model);
+            }
+            if !metrics.contains(&&m.metric) {
+                metrics.push(&m.metric);
+            }
+        }
+        if models.is_empty() {
+            continue;
+        }
+        let value = |model: &str, metric: &str| {
+            let found = of.iter().find(|m| m.model == model && m.metric == metric).and_then(|m| m.value);
+            found.map_or("-".to_string(), |value| format!("{value:.4}"))
+        };
+        let head = std::iter::once(pipeline.name.clone()).chain(metrics.iter().map(|metric| metric.to_string()));
+        let mut rows: Vec<Vec<String>> = vec![head.collect()];
+        rows.extend(
+            models
+                .iter()
+                .map(|model| std::iter::once(model.to_string()).chain(metrics.iter().map(|metric| value(model, metric))).collect()),
+        );
+        let lines = crate::printer::columns(&rows);
+        printer.data(styled(BOLD, &lines[0]));
+        lines[1..].iter().for_each(|line| printer.data(line));
+        printer.data("");
+    }
+}
+
+fn print_end(record: &RunRecord, dir: &Path, report: std::io::Result<PathBuf>, printer: Printer) {
+    let sign = match record.status {
+        RunStatus::Done => styled(GOOD, "✓ done"),
+        RunStatus::Interrupted => styled(WAIT, "◼ interrupted"),
+        RunStatus::Failed | RunStatus::Running => styled(ERROR, "✗ failed"),
+    };
+    let overhead = record.overhead_ms.median.map_or(String::new(), |ms| format!(", overhead per task {ms:.1} ms"));
+    printer.talk(format_args!("{sign} in {}: {} tasks{overhead}", seconds(record.seconds), record.tasks.len()));
+    match report {
+        Ok(path) => printer.talk(format_args!("report: {}", path.display())),
+        Err(error) => printer.error(format_args!("cannot write the report into {}: {error}", dir.display()), None),
+    }
+    if record.status != RunStatus::Done {
+        printer.talk(format_args!("resume: deeprc run --resume {}", dir.display()));
+    }
+}
+
+fn exit_of(record: &RunRecord) -> Exit {
+    let code = record.exit_code();
+    Exit::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Task)
+}
