@@ -1,38 +1,88 @@
-//! Ranks that are processes of one host.
+//! Ranks that are processes of one host: rings of bytes in one shared file.
+//!
+//! ```text
+//!  rank 0                                  segment (a file both map)                     rank 1
+//!  send ─► lane ─► frame ─► producer ─►  [ring 0→1 ▒▒▒▒......]  ─► consumer ─► assembly ─► mailbox ─► recv
+//!  recv ◄─ mailbox ◄─ … ◄─ consumer ◄─  [ring 1→0 ▒▒........]  ◄─ producer ◄─ …         ◄─ lane ◄─ send
+//!                                        [seats: pid, doorbell, left?]  [abort: reason]
+//! ```
+//!
+//! There is no background thread that moves bytes. Whoever waits, in `send` for room or in `recv` for a message, empties
+//! all rings of its process into the mailbox meanwhile ([`Pump`](crate::mailbox::Pump)), so that ranks which all send
+//! before they receive make progress. When there is nothing to empty, it sleeps on its seat's doorbell, a futex that
+//! the others ring after they wrote, made room, left or aborted.
+//!
+//! A thread per process waits for the death of the others on their pidfds and rings the doorbell of its own seat.
 
-use std::{io, sync::Arc};
+mod frame;
+mod futex;
+mod link;
+mod meet;
+mod process;
+mod ring;
+mod segment;
+mod watch;
+
+use std::{fmt, sync::Arc};
 
 use crate::{
-    Error, Rendezvous, Result,
+    Rendezvous, Result,
+    mailbox::Address,
     transport::{Deadline, Message, Tag, Transport},
 };
+use link::Link;
 
-#[derive(Debug)]
-pub(crate) struct SharedMemory(crate::threads::Threads);
+/// A rank among processes.
+pub(crate) struct SharedMemory {
+    /// This rank in `members`.
+    rank: usize,
+    /// The ranks of the first communicator that belong to this one.
+    members: Arc<[usize]>,
+    context: u64,
+    /// Shared by all subgroups; its end tells the others that this rank left.
+    link: Arc<Link>,
+}
 
 impl SharedMemory {
+    /// Meets the other processes; returns when all are there.
     pub(crate) fn connect(at: &Rendezvous) -> Result<Self> {
-        Err(Error::io(format!("meet in {}", at.dir.display()), io::Error::from(io::ErrorKind::Unsupported)))
+        let segment = meet::meet(at)?;
+        let link = Arc::new(Link::new(segment, at.rank)?);
+        Ok(SharedMemory { rank: at.rank, members: (0..at.size).collect(), context: 0, link })
     }
 }
 
 impl Transport for SharedMemory {
     fn rank(&self) -> usize {
-        self.0.rank()
+        self.rank
     }
+
     fn size(&self) -> usize {
-        self.0.size()
+        self.members.len()
     }
+
     fn send(&self, to: usize, tag: Tag, message: Message, deadline: Deadline) -> Result<()> {
-        self.0.send(to, tag, message, deadline)
+        let address = Address { context: self.context, from: self.members[self.rank], tag };
+        self.link.send(self.members[to], address, message, deadline)
     }
+
     fn recv(&self, from: usize, tag: Tag, deadline: Deadline) -> Result<Message> {
-        self.0.recv(from, tag, deadline)
+        self.link.recv(Address { context: self.context, from: self.members[from], tag }, deadline)
     }
-    fn subgroup(&self, ranks: &[usize], context: u64, deadline: Deadline) -> Result<Arc<dyn Transport>> {
-        self.0.subgroup(ranks, context, deadline)
+
+    fn subgroup(&self, ranks: &[usize], context: u64, _deadline: Deadline) -> Result<Arc<dyn Transport>> {
+        let rank = ranks.iter().position(|&rank| rank == self.rank).expect("only members make a subgroup");
+        let members = ranks.iter().map(|&rank| self.members[rank]).collect();
+        Ok(Arc::new(SharedMemory { rank, members, context, link: self.link.clone() }))
     }
+
     fn abort(&self, reason: &str) {
-        self.0.abort(reason);
+        self.link.abort(reason);
+    }
+}
+
+impl fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedMemory").field("rank", &self.rank).field("members", &self.members).finish_non_exhaustive()
     }
 }

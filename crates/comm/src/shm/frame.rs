@@ -1,0 +1,242 @@
+//! How a message looks in a ring.
+//!
+//! ```text
+//! magic u32 | parts u32 | signature u32 | kind u32 | context u64 | number u64 | length u64 … | bytes …
+//! ```
+//! in the machine's byte order; `number` is the tag of a user message or the sequence number of a collective.
+
+use bytes::Bytes;
+
+use crate::transport::{Message, Tag};
+
+const MAGIC: u32 = 0x4652_4443;
+const HEAD: usize = 32;
+const ALIGNMENT: usize = 64;
+
+/// Where empty buffers point to: Arrow wants even those aligned.
+#[repr(align(64))]
+struct Aligned([u8; ALIGNMENT]);
+static NOTHING: Aligned = Aligned([0; ALIGNMENT]);
+
+/// The bytes before the buffers.
+pub(super) fn head(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
+    let (kind, number) = match tag {
+        Tag::User(tag) => (0, tag),
+        Tag::Collective => (1, message.sequence),
+    };
+    let mut head = Vec::with_capacity(HEAD + 8 * message.parts.len());
+    for word in [MAGIC, message.parts.len() as u32, message.signature, kind] {
+        head.extend_from_slice(&word.to_ne_bytes());
+    }
+    for word in [context, number].into_iter().chain(message.parts.iter().map(|part| part.len() as u64)) {
+        head.extend_from_slice(&word.to_ne_bytes());
+    }
+    head
+}
+
+/// The bytes are no message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Garbled;
+
+/// Puts messages together from the bytes of a ring, however those are cut.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    stage: Stage,
+    /// The bytes of a head, or of the lengths, so far.
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Head,
+    Lengths(Head),
+    Body(Body),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    parts: usize,
+    signature: u32,
+    tag: Tag,
+    context: u64,
+    sequence: u64,
+}
+
+/// All buffers of a message in one allocation, each at a multiple of 64.
+#[derive(Debug)]
+struct Body {
+    head: Head,
+    lengths: Vec<usize>,
+    /// Where each part starts in `bytes`.
+    starts: Vec<usize>,
+    /// The part being filled, and how many bytes of it are there.
+    part: usize,
+    filled: usize,
+    bytes: Vec<u8>,
+}
+
+impl Assembly {
+    /// Takes the next bytes and hands out each message (with its context and tag) that they complete.
+    pub(super) fn feed(&mut self, mut input: &[u8], deliver: &mut dyn FnMut(u64, Tag, Message)) -> Result<(), Garbled> {
+        while !input.is_empty() {
+            match std::mem::take(&mut self.stage) {
+                Stage::Head => {
+                    if !collect(&mut self.scratch, HEAD, &mut input) {
+                        return Ok(());
+                    }
+                    let head = Head::read(&self.scratch).ok_or(Garbled)?;
+                    self.scratch.clear();
+                    if head.parts == 0 {
+                        head.deliver(Vec::new(), deliver);
+                    } else {
+                        self.stage = Stage::Lengths(head);
+                    }
+                }
+                Stage::Lengths(head) => {
+                    if !collect(&mut self.scratch, 8 * head.parts, &mut input) {
+                        self.stage = Stage::Lengths(head);
+                        return Ok(());
+                    }
+                    let lengths = self.scratch.as_chunks().0.iter().map(|cell| u64::from_ne_bytes(*cell) as usize);
+                    let body = Body::new(head, lengths.collect());
+                    self.scratch.clear();
+                    self.stage = body.into_stage(deliver);
+                }
+                Stage::Body(mut body) => {
+                    body.fill(&mut input);
+                    self.stage = body.into_stage(deliver);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Moves bytes from the input until there are `need`; whether there are.
+fn collect(scratch: &mut Vec<u8>, need: usize, input: &mut &[u8]) -> bool {
+    let (taken, rest) = input.split_at((need - scratch.len()).min(input.len()));
+    scratch.extend_from_slice(taken);
+    *input = rest;
+    scratch.len() == need
+}
+
+impl Head {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let small = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let large = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let (number, magic) = (large(24)?, small(0)?);
+        let (tag, sequence) = match small(12)? {
+            0 => (Tag::User(number), 0),
+            1 => (Tag::Collective, number),
+            _ => return None,
+        };
+        let head = Head { parts: small(4)? as usize, signature: small(8)?, tag, context: large(16)?, sequence };
+        (magic == MAGIC).then_some(head)
+    }
+
+    fn deliver(self, parts: Vec<Bytes>, deliver: &mut dyn FnMut(u64, Tag, Message)) {
+        deliver(self.context, self.tag, Message { sequence: self.sequence, signature: self.signature, parts });
+    }
+}
+
+impl Body {
+    fn new(head: Head, lengths: Vec<usize>) -> Self {
+        let room: usize = lengths.iter().map(|length| length.next_multiple_of(ALIGNMENT)).sum();
+        // Not zeroed: `fill` appends. The capacity is never exceeded, so the bytes stay where they are.
+        let mut bytes: Vec<u8> = Vec::with_capacity(if room == 0 { 0 } else { room + ALIGNMENT });
+        let mut start = if room == 0 { 0 } else { bytes.as_ptr().align_offset(ALIGNMENT) };
+        let mut starts = Vec::with_capacity(lengths.len());
+        for length in &lengths {
+            starts.push(start);
+            start += length.next_multiple_of(ALIGNMENT);
+        }
+        bytes.resize(starts.first().copied().unwrap_or(0), 0);
+        let mut body = Body { head, lengths, starts, part: 0, filled: 0, bytes };
+        body.skip_full();
+        body
+    }
+
+    fn fill(&mut self, input: &mut &[u8]) {
+        while !input.is_empty() && self.part < self.lengths.len() {
+            let missing = self.lengths[self.part] - self.filled;
+            let (taken, rest) = input.split_at(missing.min(input.len()));
+            self.bytes.extend_from_slice(taken);
+            self.filled += taken.len();
+            *input = rest;
+            self.skip_full();
+        }
+    }
+
+    /// Goes on to the first part that is not full, and to its start in the bytes.
+    fn skip_full(&mut self) {
+        while self.part < self.lengths.len() && self.filled == self.lengths[self.part] {
+            self.part += 1;
+            self.filled = 0;
+            if let Some(&start) = self.starts.get(self.part) {
+                self.bytes.resize(start, 0);
+            }
+        }
+    }
+
+    fn into_stage(self, deliver: &mut dyn FnMut(u64, Tag, Message)) -> Stage {
+        if self.part < self.lengths.len() {
+            return Stage::Body(self);
+        }
+        let all = Bytes::from(self.bytes);
+        let part = |(&start, &length): (&usize, &usize)| match length {
+            0 => Bytes::from_static(&NOTHING.0).slice(0..0),
+            _ => all.slice(start..start + length),
+        };
+        let parts = self.starts.iter().zip(&self.lengths).map(part).collect();
+        self.head.deliver(parts, deliver);
+        Stage::Head
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::{Assembly, Garbled, head};
+    use crate::transport::{Message, Tag};
+
+    fn written(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
+        let mut bytes = head(context, tag, message);
+        message.parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        bytes
+    }
+
+    fn message(lengths: &[usize]) -> Message {
+        let parts = lengths.iter().map(|&length| (0..length).map(|i| i as u8).collect::<Vec<_>>().into());
+        Message { sequence: 0, signature: 7, parts: parts.collect() }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn messages_survive_any_cut(
+            shapes in prop::collection::vec(prop::collection::vec(prop_oneof![Just(0usize), 1usize..200], 0..5), 1..6),
+            cut in 1usize..300,
+        ) {
+            let sent: Vec<Message> = shapes.iter().map(|lengths| message(lengths)).collect();
+            let stream: Vec<u8> = sent.iter().enumerate().flat_map(|(i, m)| written(3, Tag::User(i as u64), m)).collect();
+            let (mut assembly, mut received) = (Assembly::default(), Vec::new());
+            for piece in stream.chunks(cut) {
+                assembly.feed(piece, &mut |context, tag, message| received.push((context, tag, message))).unwrap();
+            }
+            prop_assert_eq!(received.len(), sent.len());
+            for (i, ((context, tag, got), sent)) in received.iter().zip(&sent).enumerate() {
+                prop_assert_eq!((*context, *tag, got.signature), (3, Tag::User(i as u64), 7));
+                prop_assert_eq!(&got.parts, &sent.parts);
+                prop_assert!(got.parts.iter().all(|part: &Bytes| part.as_ptr().addr().is_multiple_of(64)));
+            }
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_no_message() {
+        assert_eq!(Assembly::default().feed(&[1; 64], &mut |_, _, _| panic!("no message")), Err(Garbled));
+    }
+}

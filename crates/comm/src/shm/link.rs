@@ -1,0 +1,191 @@
+//! One process's end of all its rings.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{
+    frame::{self, Assembly},
+    ring::{Consumer, Producer},
+    segment::{SeatState, Segment},
+    watch::Watch,
+};
+use crate::{
+    Error, Result,
+    mailbox::{Address, Mailbox, Pump},
+    transport::{Deadline, Message},
+    turn::Turn,
+};
+
+/// Sends, receives, and moves bytes meanwhile.
+pub(super) struct Link {
+    rank: usize,
+    segment: Arc<Segment>,
+    mailbox: Mailbox,
+    /// From each of the others. Held only by the thread that pumps.
+    inbound: Mutex<Vec<Inbound>>,
+    /// To each rank; none to this one.
+    lanes: Vec<Option<Turn<Lane>>>,
+    watch: Watch,
+}
+
+struct Inbound {
+    from: usize,
+    consumer: Consumer,
+    assembly: Assembly,
+    /// The rank left, died or sent garbage, and all that came before was delivered.
+    over: bool,
+}
+
+/// The way to one rank. Held for a whole message, whose bytes must not mix with another's.
+struct Lane {
+    producer: Producer,
+    /// Set when a message could not be finished: what is in the ring then makes no sense before its rest.
+    broken: Option<Error>,
+}
+
+impl Link {
+    /// For a rank that has just met the others.
+    pub(super) fn new(segment: Arc<Segment>, rank: usize) -> Result<Self> {
+        let watch = Watch::start(segment.clone(), rank).inspect_err(|_| segment.leave(rank))?;
+        let peers = (0..segment.size()).filter(|&peer| peer != rank);
+        let inbound = peers.map(|from| {
+            // SAFETY: this rank's seat was claimed by this process alone, and a link is made once for it.
+            let consumer = unsafe { Consumer::new(segment.clone(), from, rank) };
+            Inbound { from, consumer, assembly: Assembly::default(), over: false }
+        });
+        let lanes = (0..segment.size()).map(|to| {
+            (to != rank).then(|| {
+                // SAFETY: as above.
+                let producer = unsafe { Producer::new(segment.clone(), rank, to) };
+                Turn::new(Lane { producer, broken: None })
+            })
+        });
+        let (inbound, lanes) = (Mutex::new(inbound.collect()), lanes.collect());
+        Ok(Link { rank, mailbox: Mailbox::new(segment.size()), inbound, lanes, watch, segment })
+    }
+
+    pub(super) fn recv(&self, address: Address, deadline: Deadline) -> Result<Message> {
+        self.mailbox.take(address, deadline, Some(self))
+    }
+
+    pub(super) fn send(&self, to: usize, address: Address, message: Message, deadline: Deadline) -> Result<()> {
+        let Some(lane) = &self.lanes[to] else {
+            self.mailbox.put(address, message);
+            // Another thread of this rank may sleep on the doorbell for just this message.
+            self.segment.ring_doorbell(self.rank);
+            return Ok(());
+        };
+        if let Some(error) = self.closed(to) {
+            return Err(error);
+        }
+        let mut lane = lane.take(deadline).ok_or_else(|| deadline.expired(to))?;
+        if let Some(error) = &lane.broken {
+            return Err(error.clone());
+        }
+        let head = frame::head(address.context, address.tag, &message);
+        let pieces = std::iter::once(head.as_slice()).chain(message.parts.iter().map(|part| &part[..]));
+        let written = self.write(to, &mut lane.producer, pieces, deadline);
+        written.inspect_err(|error| lane.broken = Some(error.clone()))
+    }
+
+    pub(super) fn abort(&self, reason: &str) {
+        self.segment.abort(self.rank, reason);
+    }
+
+    /// Why nothing can be sent to a rank, also when nobody has pumped since that came about.
+    fn closed(&self, to: usize) -> Option<Error> {
+        self.mailbox.closed(to).or_else(|| self.aborted()).or_else(|| self.ended(to))
+    }
+
+    fn aborted(&self) -> Option<Error> {
+        self.segment.aborted().map(|(rank, reason)| Error::Aborted { rank, reason })
+    }
+
+    fn ended(&self, rank: usize) -> Option<Error> {
+        // In this order: who leaves and then ends has left.
+        let dead = self.watch.is_dead(rank);
+        match self.segment.state(rank) {
+            SeatState::Left => Some(Error::PeerLeft { rank }),
+            _ => dead.then_some(Error::PeerDead { rank }),
+        }
+    }
+
+    fn write<'a>(
+        &self,
+        to: usize,
+        producer: &mut Producer,
+        pieces: impl Iterator<Item = &'a [u8]>,
+        deadline: Deadline,
+    ) -> Result<()> {
+        for mut rest in pieces {
+            while !rest.is_empty() {
+                let count = producer.write(rest);
+                rest = &rest[count..];
+                // The reader is told of a large piece at once, so that both work at the same time; of small ones at the end.
+                if count >= EARLY || count == 0 {
+                    self.segment.ring_doorbell(to);
+                }
+                if count == 0 {
+                    self.mailbox.wait(to, deadline, Some(self), |state| match state.closed(to) {
+                        Some(error) => Some(Err(error)),
+                        None => producer.has_room().then_some(Ok(())),
+                    })?;
+                }
+            }
+        }
+        self.segment.ring_doorbell(to);
+        Ok(())
+    }
+
+    /// Delivers what a rank sent, then, if so, that there will be no more; whether anything happened.
+    fn drain(&self, inbound: &mut Inbound) -> bool {
+        if inbound.over {
+            return false;
+        }
+        // Asked before the ring is emptied: what the rank wrote before its end is then in the ring.
+        let mut end = self.ended(inbound.from);
+        let Inbound { from, consumer, assembly, over } = inbound;
+        let mut garbled = false;
+        let any = consumer.read(&mut |bytes| {
+            let mut deliver = |context, tag, message| self.mailbox.put(Address { context, from: *from, tag }, message);
+            garbled = garbled || assembly.feed(bytes, &mut deliver).is_err();
+        });
+        if garbled {
+            end = Some(Error::Corrupt { rank: *from });
+        }
+        *over = end.is_some();
+        if let Some(error) = end {
+            self.mailbox.close(*from, error);
+        }
+        any || *over
+    }
+}
+
+/// How many bytes are worth a wake-up of their own.
+const EARLY: usize = 4096;
+
+impl Pump for Link {
+    fn ticket(&self) -> u32 {
+        self.segment.doorbell(self.rank)
+    }
+
+    fn pump(&self, ticket: u32, deadline: Deadline) {
+        let mut inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut happened = false;
+        for inbound in inbound.iter_mut() {
+            happened |= self.drain(inbound);
+        }
+        if let Some(error) = self.aborted() {
+            self.mailbox.abort(error);
+            happened = true;
+        }
+        if let (false, Some(left)) = (happened, deadline.left()) {
+            self.segment.sleep(self.rank, ticket, left);
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.segment.leave(self.rank);
+    }
+}

@@ -1,0 +1,113 @@
+//! How the processes find the shared file and each other.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use super::{
+    process::Process,
+    segment::{SeatState, Segment},
+};
+use crate::{Error, Rendezvous, Result, transport::Deadline};
+
+/// The file's name in the rendezvous directory.
+const NAME: &str = "segment";
+/// How often a rank looks for a file that rank 0 has not made yet: first soon, then less often.
+const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(5)];
+/// How often ranks that wait for others make sure that those which are there still live.
+const ROLL_CALL: Duration = Duration::from_millis(100);
+
+/// Takes this rank's seat and waits until all are taken. Rank 0 makes the file under another name and moves it into place
+/// complete; when all are there it removes the name, so nothing remains when the last process ends, however it ends.
+pub(super) fn meet(at: &Rendezvous) -> Result<Arc<Segment>> {
+    let deadline = Deadline::new("connect", at.timeout);
+    let path = at.dir.join(NAME);
+    let me = Process::current().map_err(|error| Error::io("read /proc/self/stat", error))?;
+    let segment = if at.rank == 0 { create(at, &path, me)? } else { open(at, &path, me, deadline)? };
+    let met = roll_call(&segment, deadline);
+    if at.rank == 0 {
+        // Somebody else may have tidied up the directory already.
+        let _ = fs::remove_file(&path);
+    }
+    if met.is_err() {
+        segment.leave(at.rank);
+    }
+    met.map(|()| Arc::new(segment))
+}
+
+fn create(at: &Rendezvous, path: &Path, me: Process) -> Result<Segment> {
+    let draft: PathBuf = at.dir.join(format!("{NAME}.{}", me.pid));
+    let make = || {
+        fs::create_dir_all(&at.dir)?;
+        // Left behind by an earlier attempt of this very process.
+        let _ = fs::remove_file(&draft);
+        let segment = Segment::create(&draft, at.size)?;
+        // Before the others can see the file: they ask whether the process of rank 0 lives.
+        segment.claim(0, me);
+        fs::rename(&draft, path)?;
+        Ok(segment)
+    };
+    make().map_err(|error: io::Error| {
+        let _ = fs::remove_file(&draft);
+        Error::io(format!("create {}", path.display()), error)
+    })
+}
+
+fn open(at: &Rendezvous, path: &Path, me: Process, deadline: Deadline) -> Result<Segment> {
+    let refuse = |reason: String| Error::Rendezvous { path: path.to_owned(), reason };
+    let [mut pause, longest] = LOOK;
+    loop {
+        match Segment::open(path, at.size) {
+            // A file whose maker is gone is left from an earlier attempt; rank 0 will replace it.
+            Ok(segment) if segment.process(0).alive() => {
+                if !segment.claim(at.rank, me) {
+                    return Err(refuse(format!("rank {} is taken by another process", at.rank)));
+                }
+                return Ok(segment);
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(refuse(format!("the file there is not for {} ranks of this build", at.size)));
+            }
+            Err(error) => return Err(Error::io(format!("open {}", path.display()), error)),
+        }
+        let left = deadline.left().ok_or_else(|| deadline.expired(0))?;
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Waits until all seats were taken.
+fn roll_call(segment: &Segment, deadline: Deadline) -> Result<()> {
+    let complete = |attached: u32| attached as usize == segment.size();
+    loop {
+        let attached = segment.attached();
+        if complete(attached) {
+            return Ok(());
+        }
+        if let Some((rank, reason)) = segment.aborted() {
+            return Err(Error::Aborted { rank, reason });
+        }
+        let mut missing = None;
+        for rank in 0..segment.size() {
+            let gone = match segment.state(rank) {
+                SeatState::Empty | SeatState::Claimed => {
+                    missing = missing.or(Some(rank));
+                    continue;
+                }
+                SeatState::Here if segment.process(rank).alive() => continue,
+                SeatState::Here => Error::PeerDead { rank },
+                SeatState::Left => Error::PeerLeft { rank },
+            };
+            // The last one may have come meanwhile, and this one may have gone after that: then all have met.
+            return if complete(segment.attached()) { Ok(()) } else { Err(gone) };
+        }
+        let left = deadline.left().ok_or_else(|| deadline.expired(missing))?;
+        segment.sleep_for_attached(attached, left.min(ROLL_CALL));
+    }
+}

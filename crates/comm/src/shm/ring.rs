@@ -1,0 +1,110 @@
+//! A ring of bytes with one writer and one reader, each in its own process.
+//!
+//! ```text
+//! data   [ . . r e a d m e . . . . ]      positions count all bytes ever; modulo the capacity they are places
+//!              ▲           ▲
+//!              head        tail           the reader moves head, the writer moves tail; head ≤ tail ≤ head + capacity
+//! ```
+//! Source: Lamport, "Proving the correctness of multiprocess programs", 1977.
+
+use std::{
+    ptr, slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use super::segment::Segment;
+
+/// Positions lie on cache lines of their own: writer and reader change them at the same time.
+#[repr(C, align(64))]
+pub(super) struct RingHead {
+    tail: Line<AtomicU64>,
+    head: Line<AtomicU64>,
+    /// 1 when the writer waits for room.
+    crowded: Line<AtomicU32>,
+}
+
+#[repr(C, align(64))]
+struct Line<T>(T);
+
+/// The writing end.
+pub(super) struct Producer {
+    segment: Arc<Segment>,
+    from: usize,
+    to: usize,
+}
+
+/// The reading end.
+pub(super) struct Consumer {
+    segment: Arc<Segment>,
+    from: usize,
+    to: usize,
+}
+
+impl Producer {
+    /// # Safety
+    /// The only producer of this ring: the caller holds the seat of `from` and makes one.
+    pub(super) unsafe fn new(segment: Arc<Segment>, from: usize, to: usize) -> Self {
+        Producer { segment, from, to }
+    }
+
+    /// Writes as many bytes as there is room for, but at most a quarter of the ring, so that the reader can start; how many.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
+        let (ring, data, capacity) = self.segment.ring(self.from, self.to);
+        let tail = ring.tail.0.load(Ordering::Relaxed);
+        let used = tail.wrapping_sub(ring.head.0.load(Ordering::Acquire)) as usize;
+        let count = bytes.len().min(capacity.saturating_sub(used)).min(capacity / 4);
+        let place = tail as usize & (capacity - 1);
+        let first = count.min(capacity - place);
+        // SAFETY: `count` ≤ capacity - used, so the bytes from `tail` on, around the end of the ring, lie behind what the
+        // reader may read (Acquire above: it is done with them) and within the data. There is no other writer.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), data.add(place), first);
+            ptr::copy_nonoverlapping(bytes.as_ptr().add(first), data, count - first);
+        }
+        ring.tail.0.store(tail + count as u64, Ordering::Release);
+        count
+    }
+
+    /// Whether there is room; if not, the reader will ring the writer's doorbell when it has made some.
+    pub(super) fn has_room(&self) -> bool {
+        let (ring, _, capacity) = self.segment.ring(self.from, self.to);
+        // Sequentially consistent with `Consumer::read`: either it sees the flag, or we see its new head.
+        ring.crowded.0.store(1, Ordering::SeqCst);
+        let tail = ring.tail.0.load(Ordering::Relaxed);
+        (tail.wrapping_sub(ring.head.0.load(Ordering::SeqCst)) as usize) < capacity
+    }
+}
+
+impl Consumer {
+    /// # Safety
+    /// The only consumer of this ring: the caller holds the seat of `to` and makes one.
+    pub(super) unsafe fn new(segment: Arc<Segment>, from: usize, to: usize) -> Self {
+        Consumer { segment, from, to }
+    }
+
+    /// Hands the bytes that are there to `sink`, in pieces; whether there were any.
+    pub(super) fn read(&mut self, sink: &mut dyn FnMut(&[u8])) -> bool {
+        let (ring, data, capacity) = self.segment.ring(self.from, self.to);
+        let mut head = ring.head.0.load(Ordering::Relaxed);
+        // Never beyond the data, whatever another process wrote into the tail.
+        let mut left = (ring.tail.0.load(Ordering::Acquire).wrapping_sub(head) as usize).min(capacity);
+        let any = left > 0;
+        while left > 0 {
+            let place = head as usize & (capacity - 1);
+            let count = left.min(capacity - place).min(capacity / 4);
+            // SAFETY: these bytes lie within the data and before `tail` (Acquire above: they are written), where the writer
+            // does not touch them until the store of `head` below. There is no other reader.
+            sink(unsafe { slice::from_raw_parts(data.add(place), count) });
+            head += count as u64;
+            left -= count;
+            ring.head.0.store(head, Ordering::SeqCst);
+            if ring.crowded.0.load(Ordering::SeqCst) != 0 && ring.crowded.0.swap(0, Ordering::SeqCst) != 0 {
+                self.segment.ring_doorbell(self.from);
+            }
+        }
+        any
+    }
+}
