@@ -53,18 +53,10 @@ fn measure(kind: &str, comm: &Communicator, megabytes: usize, rounds: usize) -> 
         comm.all_to_all(vec![vec![data.clone()]; comm.size()]).map(drop)
     })?;
     report(kind, "allreduce 1 MB of f32", comm, rounds, || comm.allreduce(&mut gradient, ReduceOp::Max))?;
-    report(kind, "allreduce 8 bytes, 1000 times", comm, rounds, || {
-        (0..1000).try_for_each(|_| comm.allreduce(&mut [1f64], ReduceOp::Max))
-    })
+    report(kind, "allreduce 8 bytes, 1000 times", comm, rounds, || (0..1000).try_for_each(|_| comm.allreduce(&mut [1f64], ReduceOp::Max)))
 }
 
-fn report(
-    kind: &str,
-    what: &str,
-    comm: &Communicator,
-    rounds: usize,
-    mut call: impl FnMut() -> Result<()>,
-) -> Result<()> {
+fn report(kind: &str, what: &str, comm: &Communicator, rounds: usize, mut call: impl FnMut() -> Result<()>) -> Result<()> {
     let mut times: Vec<Duration> = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         comm.barrier()?;

@@ -272,15 +272,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
-        Kind::Barrier,
-        Kind::Broadcast,
-        Kind::Gather,
-        Kind::Allgather,
-        Kind::AllToAll,
-        Kind::Allreduce,
-        Kind::Split,
-    ];
+    const ALL: [Kind; 7] = [Kind::Barrier, Kind::Broadcast, Kind::Gather, Kind::Allgather, Kind::AllToAll, Kind::Allreduce, Kind::Split];
 
     fn name(self) -> &'static str {
         match self {

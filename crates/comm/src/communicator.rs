@@ -8,9 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{
-    Deadline, Error, Message, Rendezvous, Result, Tag, Transport, shm::SharedMemory, threads::Threads, turn::Turn,
-};
+use crate::{Deadline, Error, Message, Rendezvous, Result, Tag, Transport, shm::SharedMemory, threads::Threads, turn::Turn};
 
 /// How long a call may take unless [`Communicator::with_timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(300);

@@ -34,12 +34,15 @@
 //! # Ok::<(), deeprc_comm::Error>(())
 //! ```
 
+#![deny(unsafe_code)]
+
 mod collective;
 mod communicator;
 mod error;
 mod mailbox;
 mod number;
 mod rendezvous;
+#[expect(unsafe_code, reason = "memory that other processes change has no safe form")]
 mod shm;
 mod threads;
 mod transport;

@@ -71,8 +71,7 @@ impl State {
 
 impl Mailbox {
     pub(crate) fn new(size: usize) -> Self {
-        let state =
-            State { queues: HashMap::new(), aborted: None, gone: vec![None; size], sleeping: 0, pumping: false };
+        let state = State { queues: HashMap::new(), aborted: None, gone: vec![None; size], sleeping: 0, pumping: false };
         Mailbox { state: Mutex::new(state), changed: Condvar::new() }
     }
 

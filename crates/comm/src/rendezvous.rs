@@ -45,8 +45,7 @@ impl Rendezvous {
         if size == 1 && dir.is_none() {
             return Ok(None);
         }
-        let missing =
-            Error::Environment { variable: "DEEPRC_RENDEZVOUS", value: None, expected: "a directory that all ranks share" };
+        let missing = Error::Environment { variable: "DEEPRC_RENDEZVOUS", value: None, expected: "a directory that all ranks share" };
         let at = Rendezvous::new(dir.ok_or(missing)?, rank, size);
         at.check().map(|()| Some(at))
     }
@@ -84,9 +83,6 @@ mod tests {
         check(&[("RANK", "1"), dir], Err("WORLD_SIZE is not set, expected the number of ranks"));
         check(&[("RANK", "x"), ("WORLD_SIZE", "2"), dir], Err("RANK is x, expected a rank below WORLD_SIZE"));
         check(&[("RANK", "2"), ("WORLD_SIZE", "2"), dir], Err("no rank 2 in a communicator of 2 in connect"));
-        check(
-            &[("RANK", "1"), ("WORLD_SIZE", "2")],
-            Err("DEEPRC_RENDEZVOUS is not set, expected a directory that all ranks share"),
-        );
+        check(&[("RANK", "1"), ("WORLD_SIZE", "2")], Err("DEEPRC_RENDEZVOUS is not set, expected a directory that all ranks share"));
     }
 }

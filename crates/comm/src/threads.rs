@@ -40,12 +40,7 @@ impl Threads {
         let mailboxes: Arc<[Mailbox]> = (0..size).map(|_| Mailbox::new(size)).collect();
         let members: Arc<[usize]> = (0..size).collect();
         (0..size)
-            .map(|rank| Threads {
-                rank,
-                members: members.clone(),
-                context: 0,
-                seat: Arc::new(Seat { rank, mailboxes: mailboxes.clone() }),
-            })
+            .map(|rank| Threads { rank, members: members.clone(), context: 0, seat: Arc::new(Seat { rank, mailboxes: mailboxes.clone() }) })
             .collect()
     }
 

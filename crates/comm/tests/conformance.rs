@@ -175,9 +175,8 @@ fn check_all_to_all(kind: Kind, lengths: &[Vec<Vec<usize>>]) {
 fn all_to_all_moves_large_and_empty_buffers() {
     for kind in KINDS {
         for size in 1..=4 {
-            let lengths = |from: usize| {
-                (0..size).map(|to| if (from + to).is_multiple_of(3) { vec![] } else { vec![0, LARGE + from, to] }).collect()
-            };
+            let lengths =
+                |from: usize| (0..size).map(|to| if (from + to).is_multiple_of(3) { vec![] } else { vec![0, LARGE + from, to] }).collect();
             check_all_to_all(kind, &(0..size).map(lengths).collect::<Vec<_>>());
         }
     }

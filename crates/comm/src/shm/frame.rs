@@ -7,11 +7,11 @@
 
 use bytes::Bytes;
 
+use super::buffer::{ALIGNMENT, Buffer};
 use crate::transport::{Message, Tag};
 
 const MAGIC: u32 = 0x4652_4443;
 const HEAD: usize = 32;
-const ALIGNMENT: usize = 64;
 
 /// Where empty buffers point to: Arrow wants even those aligned.
 #[repr(align(64))]
@@ -68,12 +68,12 @@ struct Head {
 struct Body {
     head: Head,
     lengths: Vec<usize>,
-    /// Where each part starts in `bytes`.
+    /// Where each part starts in the buffer.
     starts: Vec<usize>,
     /// The part being filled, and how many bytes of it are there.
     part: usize,
     filled: usize,
-    bytes: Vec<u8>,
+    buffer: Buffer,
 }
 
 impl Assembly {
@@ -142,17 +142,13 @@ impl Head {
 
 impl Body {
     fn new(head: Head, lengths: Vec<usize>) -> Self {
-        let room: usize = lengths.iter().map(|length| length.next_multiple_of(ALIGNMENT)).sum();
-        // Not zeroed: `fill` appends. The capacity is never exceeded, so the bytes stay where they are.
-        let mut bytes: Vec<u8> = Vec::with_capacity(if room == 0 { 0 } else { room + ALIGNMENT });
-        let mut start = if room == 0 { 0 } else { bytes.as_ptr().align_offset(ALIGNMENT) };
+        let mut room = 0;
         let mut starts = Vec::with_capacity(lengths.len());
         for length in &lengths {
-            starts.push(start);
-            start += length.next_multiple_of(ALIGNMENT);
+            starts.push(room);
+            room += length.next_multiple_of(ALIGNMENT);
         }
-        bytes.resize(starts.first().copied().unwrap_or(0), 0);
-        let mut body = Body { head, lengths, starts, part: 0, filled: 0, bytes };
+        let mut body = Body { head, lengths, starts, part: 0, filled: 0, buffer: Buffer::new(room) };
         body.skip_full();
         body
     }
@@ -161,20 +157,20 @@ impl Body {
         while !input.is_empty() && self.part < self.lengths.len() {
             let missing = self.lengths[self.part] - self.filled;
             let (taken, rest) = input.split_at(missing.min(input.len()));
-            self.bytes.extend_from_slice(taken);
+            self.buffer.append(taken);
             self.filled += taken.len();
             *input = rest;
             self.skip_full();
         }
     }
 
-    /// Goes on to the first part that is not full, and to its start in the bytes.
+    /// Goes on to the first part that is not full, and to its start in the buffer.
     fn skip_full(&mut self) {
         while self.part < self.lengths.len() && self.filled == self.lengths[self.part] {
             self.part += 1;
             self.filled = 0;
             if let Some(&start) = self.starts.get(self.part) {
-                self.bytes.resize(start, 0);
+                self.buffer.skip_to(start);
             }
         }
     }
@@ -183,7 +179,7 @@ impl Body {
         if self.part < self.lengths.len() {
             return Stage::Body(self);
         }
-        let all = Bytes::from(self.bytes);
+        let all = self.buffer.freeze();
         let part = |(&start, &length): (&usize, &usize)| match length {
             0 => Bytes::from_static(&NOTHING.0).slice(0..0),
             _ => all.slice(start..start + length),

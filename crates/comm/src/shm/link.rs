@@ -109,13 +109,7 @@ impl Link {
         }
     }
 
-    fn write<'a>(
-        &self,
-        to: usize,
-        producer: &mut Producer,
-        pieces: impl Iterator<Item = &'a [u8]>,
-        deadline: Deadline,
-    ) -> Result<()> {
+    fn write<'a>(&self, to: usize, producer: &mut Producer, pieces: impl Iterator<Item = &'a [u8]>, deadline: Deadline) -> Result<()> {
         for mut rest in pieces {
             while !rest.is_empty() {
                 let count = producer.write(rest);

@@ -14,6 +14,7 @@
 //!
 //! A thread per process waits for the death of the others on their pidfds and rings the doorbell of its own seat.
 
+mod buffer;
 mod frame;
 mod futex;
 mod link;

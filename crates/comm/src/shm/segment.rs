@@ -162,12 +162,7 @@ impl Segment {
     /// Takes a rank's seat; `false` when another process has it.
     pub(super) fn claim(&self, rank: usize, process: Process) -> bool {
         let seat = self.seat(rank);
-        let claimed = seat.state.compare_exchange(
-            SeatState::Empty as u32,
-            SeatState::Claimed as u32,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
-        );
+        let claimed = seat.state.compare_exchange(SeatState::Empty as u32, SeatState::Claimed as u32, Ordering::SeqCst, Ordering::SeqCst);
         if claimed.is_err() {
             return false;
         }

@@ -79,9 +79,8 @@ fn open(process: Process) -> Result<Option<OwnedFd>, Errno> {
 
 fn watch(segment: &Segment, rank: usize, mut watched: Vec<(usize, OwnedFd)>, dead: &[AtomicBool], stop: &OwnedFd) {
     loop {
-        let mut events: Vec<PollFd<'_>> = watched.iter().map(|(_, fd)| fd.as_fd()).chain([stop.as_fd()])
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
+        let mut events: Vec<PollFd<'_>> =
+            watched.iter().map(|(_, fd)| fd.as_fd()).chain([stop.as_fd()]).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut events, None) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
