@@ -6,8 +6,9 @@ use memmap2::{Advice, MmapMut};
 /// All buffers start at multiples of this: what Arrow recommends, a cache line, and enough for every vector register.
 pub(super) const ALIGNMENT: usize = 64;
 
-/// From this length on, memory comes in huge pages where the system has them. A fresh page costs a fault of 2-3 µs on a virtual machine: for
-/// 128 MB in pages of 4 KiB that was 85 ms, four times as long as copying them.
+/// From this length on, memory comes in huge pages where the system has them, because a fresh page costs a fault: between 2 processes on
+/// 2 virtual cores an `all_to_all` of 256 MB per rank took 220 ms or more in pages of 4 KiB and 50 ms in huge ones (best of 5 to 10 rounds
+/// on a busy machine, most of the time in the kernel before).
 const HUGE: usize = 4 << 20;
 
 /// Aligned memory that is written from its start to its end, and never zeroed or moved.
