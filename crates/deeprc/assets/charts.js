@@ -3,7 +3,7 @@
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const PALETTE = 8;
-const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 5], [14, 4], [2, 6], [6, 2]];
+const DASHES = [[], [8, 4], [10, 3, 2, 3], [5, 5], [14, 4], [4, 2], [12, 2, 4, 2], [6, 2]];
 
 /** A DOM element: `h("td", {class: "n"}, "text", child, …)`. Text is always inserted as text, never as markup. */
 function h(tag, attributes, ...children) {
@@ -93,7 +93,7 @@ function lineChart(host, lines, options) {
       scales: { x: { time: Boolean(options.time) }, y: options.log ? { distr: 3, range: (u, low, high) => [low / 1.2, high * 1.2] } : {} },
       axes: [
         Object.assign({ label: options.x, labelSize: 18, size: options.time ? 46 : 34, space: options.time ? 80 : 60 }, axis, options.time ? { values: stamps } : {}),
-        Object.assign({ label: options.y, labelSize: 20, size: 64, values: (u, ticks) => ticks.map((v) => v === null ? "" : String(+v.toPrecision(6))) }, axis),
+        Object.assign({ label: options.y, labelSize: 20, size: 64, values: (u, ticks) => ticks.map((v) => v === null ? "" : String(+v.toPrecision(options.log ? 3 : 6))) }, axis),
       ],
       series: [{ label: options.x || "time", value: stamp }].concat(lines.map((line) => ({
         label: line.label, stroke: colour(line), width: line.width || 1.75, dash: line.dash, spanGaps: true,

@@ -8,25 +8,28 @@
 //! └─ scores         · waits for fit[nhits], fit[gru]
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use anstyle::Style;
 use deeprc_pipeline::{Observer, PlannedStage, RunError, RunEvent};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::printer::{BOLD, ERROR, GOOD, Printer, SOFT, WAIT, seconds, styled};
 
 /// The observer of a run that talks to stderr.
-pub struct Progress {
-    printer: Printer,
-    state: Mutex<State>,
-}
+pub struct Progress(Mutex<State>);
 
 struct State {
+    printer: Printer,
     show: Show,
     stages: Vec<Stage>,
+    /// Names carry their pipeline.
     several: bool,
+    /// More stages than lines in the terminal: what has ended scrolls away above the tree.
+    compact: bool,
     told: Vec<RunError>,
 }
 
@@ -40,9 +43,45 @@ struct Stage {
     plan: PlannedStage,
     ended: bool,
     running: bool,
+    /// A stage that it needs has not ended.
+    blocked: bool,
+    /// What was last told in plain lines, so that nothing is said twice.
+    said: String,
     /// Quarter of the training that was last told in plain lines.
     quarter: u64,
     bar: Option<ProgressBar>,
+}
+
+/// What is told of a stage that does not run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Waits,
+    Done,
+    Reused,
+    Failed,
+    Skipped,
+}
+
+impl Sign {
+    fn look(self) -> (char, Style) {
+        match self {
+            Sign::Waits => ('·', WAIT),
+            Sign::Done => ('✓', GOOD),
+            Sign::Reused => ('↻', GOOD),
+            Sign::Failed => ('✗', ERROR),
+            Sign::Skipped => ('–', WAIT),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Sign::Waits => "waits",
+            Sign::Done => "done",
+            Sign::Reused => "reused",
+            Sign::Failed => "failed",
+            Sign::Skipped => "skipped",
+        }
+    }
 }
 
 impl Progress {
@@ -53,13 +92,12 @@ impl Progress {
             (false, true) => Show::Tree(MultiProgress::new()),
             (false, false) => Show::Lines,
         };
-        let state = State { show, stages: Vec::new(), several: false, told: Vec::new() };
-        Self { printer, state: Mutex::new(state) }
+        Self(Mutex::new(State::new(printer, show)))
     }
 
     /// Ends the display; returns the errors that were already printed.
     pub fn finish(self) -> Vec<RunError> {
-        let state = self.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let state = self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         for bar in state.stages.iter().filter_map(|stage| stage.bar.as_ref()) {
             bar.abandon();
         }
@@ -69,60 +107,61 @@ impl Progress {
 
 impl Observer for Progress {
     fn event(&self, event: &RunEvent) {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        state.on_event(event, self.printer);
+        let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.on_event(event);
     }
 }
 
 impl State {
-    fn on_event(&mut self, event: &RunEvent, printer: Printer) {
+    fn new(printer: Printer, show: Show) -> Self {
+        Self { printer, show, stages: Vec::new(), several: false, compact: false, told: Vec::new() }
+    }
+
+    fn on_event(&mut self, event: &RunEvent) {
         match event {
-            RunEvent::RunStarted { dir, stages } => self.start(dir, stages, printer),
+            RunEvent::RunStarted { dir, stages } => self.start(dir, stages),
             RunEvent::PipelineRejected { pipeline, diagnostics } => {
                 for fault in diagnostics {
-                    self.suspended(|| printer.rendered(format_args!("{fault}\n\n")));
+                    self.suspended(|| self.printer.rendered(format_args!("{fault}\n\n")));
                     self.told.push(RunError::from_diagnostic(pipeline, fault));
                 }
             }
-            RunEvent::StageWaiting { pipeline, stage, why } => {
-                self.end_or(pipeline, stage, printer, false, '·', WAIT, format!("waits: {why}"));
+            RunEvent::StageWaiting { pipeline, stage, why } => self.tell(pipeline, stage, Sign::Waits, why),
+            RunEvent::StageStarted { pipeline, stage, ranks, attempt } => {
+                self.started(pipeline, stage, *ranks, *attempt);
             }
-            RunEvent::StageStarted { pipeline, stage, ranks, attempt } => self.started(pipeline, stage, *ranks, *attempt, printer),
             RunEvent::StageProgress { pipeline, stage, step, max_steps, train_loss, valid_loss } => {
-                self.stepped(pipeline, stage, *step, *max_steps, losses(*train_loss, *valid_loss), printer);
+                self.stepped(pipeline, stage, (*step, *max_steps), &losses(*train_loss, *valid_loss));
             }
-            RunEvent::StageOutput { pipeline, stage, line } => self.output(pipeline, stage, line, printer),
-            RunEvent::StageReused { pipeline, stage } => {
-                self.end_or(pipeline, stage, printer, true, '↻', GOOD, "reused".into());
-            }
+            RunEvent::StageOutput { pipeline, stage, line } => self.output(pipeline, stage, line),
+            RunEvent::StageReused { pipeline, stage } => self.tell(pipeline, stage, Sign::Reused, ""),
             RunEvent::StageEnded { pipeline, stage, seconds: time, rows, error: None } => {
                 let rows = rows.map_or(String::new(), |rows| format!("{} rows in ", thousands(rows)));
-                self.end_or(pipeline, stage, printer, true, '✓', GOOD, format!("{rows}{}", seconds(*time)));
+                self.tell(pipeline, stage, Sign::Done, &format!("{rows}{}", seconds(*time)));
             }
-            RunEvent::StageEnded { pipeline, stage, seconds: time, error: Some(error), .. } => {
-                let first = error.lines().next().unwrap_or_default();
-                self.end_or(pipeline, stage, printer, true, '✗', ERROR, format!("failed after {}: {first}", seconds(*time)));
+            RunEvent::StageEnded { pipeline, stage, error: Some(error), .. } => {
+                self.tell(pipeline, stage, Sign::Failed, error.lines().next().unwrap_or_default());
             }
-            RunEvent::StageSkipped { pipeline, stage, reason } => {
-                self.end_or(pipeline, stage, printer, true, '–', WAIT, format!("skipped: {reason}"));
-            }
+            RunEvent::StageSkipped { pipeline, stage, reason } => self.tell(pipeline, stage, Sign::Skipped, reason),
             RunEvent::RunEnded { .. } => {}
         }
     }
 
-    fn start(&mut self, dir: &std::path::Path, stages: &[PlannedStage], printer: Printer) {
-        let pipelines = stages.iter().map(|stage| stage.pipeline.as_str()).collect::<std::collections::BTreeSet<_>>().len();
+    fn start(&mut self, dir: &Path, stages: &[PlannedStage]) {
+        let pipelines = stages.iter().map(|stage| &stage.pipeline).collect::<BTreeSet<_>>().len();
         self.several = pipelines > 1;
-        let plan = |plan: &PlannedStage| Stage { plan: plan.clone(), ended: false, running: false, quarter: 0, bar: None };
-        self.stages = stages.iter().map(plan).collect();
+        self.stages = stages.iter().map(Stage::new).collect();
         if matches!(self.show, Show::Nothing) {
             return;
         }
         let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        printer.talk(format_args!("{}: {} of {}", styled(BOLD, dir.display()), many(stages.len(), "stage"), many(pipelines, "pipeline")));
+        let of = format!("{} of {}", many(stages.len(), "stage"), many(pipelines, "pipeline"));
+        self.printer.talk(format_args!("{}: {of}", styled(BOLD, dir.display())));
         let Show::Tree(tree) = &self.show else { return };
+        let lines = rustix::termios::tcgetwinsize(std::io::stderr()).map_or(24, |size| size.ws_row.into());
+        self.compact = stages.len() + pipelines + 2 > lines;
         let width = stages.iter().map(|stage| stage.stage.chars().count()).max().unwrap_or(0);
-        for at in 0..stages.len() {
+        for (at, stage) in self.stages.iter_mut().enumerate() {
             if at == 0 || stages[at].pipeline != stages[at - 1].pipeline {
                 let head = tree.add(ProgressBar::new_spinner());
                 head.set_style(style("{msg}"));
@@ -132,20 +171,23 @@ impl State {
             let bar = tree.add(ProgressBar::new_spinner());
             bar.set_style(style("{prefix} {msg}"));
             bar.set_prefix(format!("{} {:width$}", if last { "└─" } else { "├─" }, stages[at].stage));
-            self.stages[at].bar = Some(bar);
+            stage.bar = Some(bar);
         }
         self.tell_waiting();
     }
 
     /// Says for every stage that cannot start which stages it needs.
-    fn tell_waiting(&self) {
-        let ended: HashMap<(&str, &str), bool> =
-            self.stages.iter().map(|s| ((s.plan.pipeline.as_str(), s.plan.stage.as_str()), s.ended)).collect();
-        for stage in self.stages.iter().filter(|stage| !stage.ended && !stage.running) {
-            let needs = stage.plan.needs.iter().map(String::as_str);
-            let missing: Vec<&str> = needs.filter(|need| ended.get(&(stage.plan.pipeline.as_str(), *need)) == Some(&false)).collect();
-            if let (Some(bar), false) = (&stage.bar, missing.is_empty()) {
-                bar.set_message(styled(SOFT, format_args!("· waits for {}", missing.join(", "))));
+    fn tell_waiting(&mut self) {
+        let open = self.stages.iter().filter(|stage| !stage.ended);
+        let open: HashSet<(String, String)> = open.map(|s| (s.plan.pipeline.clone(), s.plan.stage.clone())).collect();
+        for stage in self.stages.iter_mut().filter(|stage| !stage.ended && !stage.running) {
+            let is_open = |need: &&String| open.contains(&(stage.plan.pipeline.clone(), need.to_string()));
+            let missing: Vec<&str> = stage.plan.needs.iter().filter(is_open).map(String::as_str).collect();
+            let blocked = std::mem::replace(&mut stage.blocked, !missing.is_empty());
+            match &stage.bar {
+                Some(bar) if stage.blocked => bar.set_message(styled(SOFT, format_args!("· waits for {}", missing.join(", ")))),
+                Some(bar) if blocked => bar.set_message(styled(SOFT, "· ready")),
+                _ => {}
             }
         }
     }
@@ -165,43 +207,60 @@ impl State {
         }
     }
 
-    fn line(&self, pipeline: &str, stage: &str, text: &str, printer: Printer) {
-        if matches!(self.show, Show::Lines) {
-            printer.talk(format_args!("{}: {text}", self.name(pipeline, stage)));
+    /// A plain line, where there is no tree; the same one only once.
+    fn line(&mut self, pipeline: &str, label: &str, text: String) {
+        if !matches!(self.show, Show::Lines) {
+            return;
+        }
+        let (name, printer) = (self.name(pipeline, label), self.printer);
+        let said = self.find(pipeline, label).map(|stage| std::mem::replace(&mut stage.said, text.clone()));
+        if said.as_ref() != Some(&text) {
+            printer.talk(format_args!("{name}: {text}"));
         }
     }
 
-    /// A stage came to its end (`ended`), or says why it does not start.
-    #[expect(clippy::too_many_arguments, reason = "one row of the display has this many parts")]
-    fn end_or(&mut self, pipeline: &str, label: &str, printer: Printer, ended: bool, sign: char, look: anstyle::Style, text: String) {
-        self.line(pipeline, label, &if sign == '✓' { format!("done: {text}") } else { text.clone() }, printer);
+    /// A stage came to its end, or says why it does not start.
+    fn tell(&mut self, pipeline: &str, label: &str, sign: Sign, text: &str) {
+        let separator = if text.is_empty() { "" } else { ": " };
+        self.line(pipeline, label, format!("{}{separator}{text}", sign.word()));
+        let (compact, name) = (self.compact, self.name(pipeline, label));
         let Some(stage) = self.find(pipeline, label) else { return };
-        stage.ended = ended;
+        stage.ended = sign != Sign::Waits;
         stage.running = false;
+        let (mark, look) = sign.look();
+        let text = match sign {
+            Sign::Done => text.to_string(),
+            _ => format!("{}{separator}{text}", sign.word()),
+        };
         if let Some(bar) = &stage.bar {
             bar.disable_steady_tick();
             bar.set_style(style("{prefix} {msg}"));
-            bar.set_message(format!("{} {text}", styled(look, sign)));
+            bar.set_message(format!("{} {text}", styled(look, mark)));
         }
-        if ended {
-            self.tell_waiting();
+        if stage.ended
+            && compact
+            && let Some(bar) = stage.bar.take()
+        {
+            bar.finish_and_clear();
+            self.suspended(|| self.printer.talk(format_args!("{} {name}: {text}", styled(look, mark))));
         }
+        self.tell_waiting();
     }
 
-    fn started(&mut self, pipeline: &str, label: &str, ranks: u32, attempt: u32, printer: Printer) {
+    fn started(&mut self, pipeline: &str, label: &str, ranks: u32, attempt: u32) {
         let again = if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
         let ranks = if ranks == 1 { "1 rank".to_string() } else { format!("{ranks} ranks") };
-        self.line(pipeline, label, &format!("runs on {ranks}{again}"), printer);
+        self.line(pipeline, label, format!("runs on {ranks}{again}"));
         let Some(stage) = self.find(pipeline, label) else { return };
         stage.running = true;
         if let Some(bar) = &stage.bar {
             bar.set_style(style("{prefix} {spinner} {msg}"));
-            bar.set_message(format!("{ranks}{again}, {}", stage.plan.kind));
+            bar.set_message(format!("{}, {ranks}{again}", stage.plan.kind));
             bar.enable_steady_tick(Duration::from_millis(120));
         }
     }
 
-    fn stepped(&mut self, pipeline: &str, label: &str, step: u64, max_steps: u64, losses: String, printer: Printer) {
+    fn stepped(&mut self, pipeline: &str, label: &str, (step, max_steps): (u64, u64), losses: &str) {
         let quarter = step * 4 / max_steps.max(1);
         let Some(stage) = self.find(pipeline, label) else { return };
         let told = std::mem::replace(&mut stage.quarter, quarter);
@@ -211,27 +270,32 @@ impl State {
                 bar.set_length(max_steps);
                 bar.set_position(step);
                 bar.reset_eta();
-                bar.set_style(style("{prefix} {spinner} {pos}/{len} {bar:20}  {msg}, {eta} left").progress_chars("━╸ "));
+                bar.set_style(style("{prefix} {spinner} {pos}/{len} {bar:20}  {msg}, {eta} left"));
             }
             bar.set_position(step);
-            bar.set_message(losses);
-        } else if quarter > told || step == max_steps {
-            self.line(pipeline, label, &format!("step {step} of {max_steps}, {losses}"), printer);
+            bar.set_message(losses.to_string());
+        } else if quarter > told {
+            self.line(pipeline, label, format!("step {step} of {max_steps}, {losses}"));
         }
     }
 
-    fn output(&self, pipeline: &str, stage: &str, text: &str, printer: Printer) {
+    fn output(&self, pipeline: &str, stage: &str, text: &str) {
         if !matches!(self.show, Show::Nothing) {
-            let name = self.name(pipeline, stage);
-            self.suspended(|| printer.talk(format_args!("{} {text}", styled(SOFT, format_args!("{name} |")))));
+            let name = styled(SOFT, format_args!("{} |", self.name(pipeline, stage)));
+            self.suspended(|| self.printer.talk(format_args!("{name} {text}")));
         }
     }
 }
 
+impl Stage {
+    fn new(plan: &PlannedStage) -> Self {
+        Self { plan: plan.clone(), ended: false, running: false, blocked: false, said: String::new(), quarter: 0, bar: None }
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template)
-        .expect("the templates of this file are valid")
-        .tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "])
+    let style = ProgressStyle::with_template(template).expect("the templates of this file are valid");
+    style.progress_chars("━╸ ").tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "])
 }
 
 fn losses(train: Option<f64>, valid: Option<f64>) -> String {
@@ -243,21 +307,55 @@ fn losses(train: Option<f64>, valid: Option<f64>) -> String {
 /// `28000` as `28,000`.
 fn thousands(number: u64) -> String {
     let digits = number.to_string();
-    let head = digits.len() % 3;
-    let mut groups: Vec<&str> = Vec::new();
-    if head > 0 {
-        groups.push(&digits[..head]);
-    }
-    groups.extend((head..digits.len()).step_by(3).map(|at| &digits[at..at + 3]));
-    groups.join(",")
+    let (head, rest) = digits.split_at(digits.len() % 3);
+    let groups = std::iter::once(head).chain((0..rest.len() / 3).map(|k| &rest[3 * k..3 * k + 3]));
+    groups.filter(|group| !group.is_empty()).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
 mod tests {
+    use indicatif::ProgressDrawTarget;
+
     use super::*;
 
     #[test]
     fn thousands_are_grouped() {
-        assert_eq!([7, 4000, 28000, 1234567].map(thousands), ["7", "4,000", "28,000", "1,234,567"]);
+        assert_eq!([7, 4000, 28000, 123456, 1234567].map(thousands), ["7", "4,000", "28,000", "123,456", "1,234,567"]);
+    }
+
+    fn plan(stage: &str, needs: &[&str]) -> PlannedStage {
+        let needs = needs.iter().map(|need| need.to_string()).collect();
+        PlannedStage { pipeline: "p".into(), stage: stage.into(), kind: "train".into(), needs }
+    }
+
+    fn messages(state: &State) -> Vec<String> {
+        let bars = state.stages.iter().filter_map(|stage| stage.bar.as_ref());
+        bars.map(|bar| anstream::adapter::strip_str(&bar.message()).to_string()).collect()
+    }
+
+    #[test]
+    fn the_tree_says_what_runs_and_what_waits() {
+        let tree = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        let mut state = State::new(Printer, Show::Tree(tree));
+        let (pipeline, stage) = ("p".to_string(), "fit".to_string());
+        let stages = vec![plan("fit", &[]), plan("forecast", &["fit"]), plan("scores", &["forecast"])];
+        state.on_event(&RunEvent::RunStarted { dir: "runs/p-1".into(), stages });
+        assert_eq!(messages(&state), ["", "· waits for fit", "· waits for forecast"]);
+        state.on_event(&RunEvent::StageWaiting { pipeline: pipeline.clone(), stage: stage.clone(), why: "1 core free, 2 needed".into() });
+        assert_eq!(messages(&state)[0], "· waits: 1 core free, 2 needed");
+        state.on_event(&RunEvent::StageStarted { pipeline: pipeline.clone(), stage: stage.clone(), ranks: 2, attempt: 1 });
+        assert_eq!(messages(&state)[0], "train, 2 ranks");
+        let (step, max_steps) = (100, 400);
+        state.on_event(&RunEvent::StageProgress {
+            pipeline: pipeline.clone(),
+            stage: stage.clone(),
+            step,
+            max_steps,
+            train_loss: Some(0.5),
+            valid_loss: None,
+        });
+        assert_eq!(messages(&state)[0], "loss 0.5000");
+        state.on_event(&RunEvent::StageEnded { pipeline, stage, seconds: 1.5, rows: Some(4000), error: None });
+        assert_eq!(messages(&state), ["✓ 4,000 rows in 1.50 s", "· ready", "· waits for forecast"]);
     }
 }
