@@ -74,7 +74,7 @@ function stamps(_, splits, axis, space, step) {
 
 const plots = [];
 /**
- * Lines over one x axis. `lines`: `{label, x: [..], y: [..], color: index or css variable, dash, width}`; x may differ from line to line.
+ * Lines over one x axis, broken where a value is null. `lines`: `{label, x: [..], y: [..], color: index or css variable, dash, width}`; x may differ from line to line.
  * Options: `time` (x in unix seconds), `log` (y axis), `x`/`y` (axis labels), `height`.
  */
 function lineChart(host, lines, options) {
@@ -96,7 +96,7 @@ function lineChart(host, lines, options) {
         Object.assign({ label: options.y, labelSize: 20, size: 64, values: (u, ticks) => ticks.map((v) => v === null ? "" : String(+v.toPrecision(options.log ? 3 : 6))) }, axis),
       ],
       series: [{ label: options.x || "time", value: stamp }].concat(lines.map((line) => ({
-        label: line.label, stroke: colour(line), width: line.width || 1.75, dash: line.dash, spanGaps: true,
+        label: line.label, stroke: colour(line), width: line.width || 1.75, dash: line.dash,
         points: { show: line.x.length === 1 }, value: (u, v) => v === null || v === undefined ? "" : number(v),
       }))),
       cursor: { points: { size: 6 } },
