@@ -19,3 +19,42 @@
 //! ```
 
 pub mod config;
+pub mod task;
+
+#[cfg(feature = "torch")]
+mod blocks;
+#[cfg(feature = "torch")]
+pub mod checkpoint;
+#[cfg(feature = "torch")]
+mod error;
+#[cfg(feature = "torch")]
+pub mod forecaster;
+#[cfg(feature = "torch")]
+pub mod loss;
+#[cfg(feature = "torch")]
+pub mod model;
+#[cfg(feature = "torch")]
+pub mod native;
+#[cfg(feature = "torch")]
+pub mod networks;
+#[cfg(feature = "torch")]
+pub mod optimizer;
+#[cfg(feature = "torch")]
+mod parameters;
+#[cfg(feature = "torch")]
+pub mod preparation;
+#[cfg(feature = "torch")]
+pub mod rank;
+#[cfg(feature = "torch")]
+pub mod scaler;
+#[cfg(feature = "torch")]
+pub mod trainer;
+#[cfg(feature = "torch")]
+mod window_list;
+
+#[cfg(feature = "torch")]
+pub use blocks::{Windows, gather};
+#[cfg(feature = "torch")]
+pub use error::{Error, Result};
+#[cfg(feature = "torch")]
+pub use parameters::{Linear, Parameters, Recurrent};

@@ -1,8 +1,6 @@
 //! Options read from a pipeline file: defaults, errors, reference.
 
-use deeprc_forecast::config::{
-    LossName, ModelConfig, ModelName, OptionError, ScalerType, TrainConfig, catalogue, configure,
-};
+use deeprc_forecast::config::{LossName, ModelConfig, ModelName, OptionError, ScalerType, TrainConfig, catalogue, configure};
 use serde_json::{Value, json};
 
 fn read(model: &str, options: &Value) -> Result<(ModelConfig, TrainConfig), Vec<OptionError>> {
@@ -12,41 +10,26 @@ fn read(model: &str, options: &Value) -> Result<(ModelConfig, TrainConfig), Vec<
 /// The messages, one per line: key, what is wrong, hint.
 fn errors(model: &str, options: &Value) -> Vec<String> {
     let errors = read(model, options).expect_err("must be refused");
-    errors
-        .into_iter()
-        .map(|e| format!("{}: {e}", e.key))
-        .collect()
+    errors.into_iter().map(|e| format!("{}: {e}", e.key)).collect()
 }
 
 #[test]
 fn defaults_are_those_of_neuralforecast() {
     let (model, train) = read("nhits", &json!({})).unwrap();
     assert_eq!(model, ModelConfig::of(ModelName::NHits));
-    assert_eq!(
-        (
-            train.max_steps,
-            train.num_lr_decays,
-            train.windows_batch_size
-        ),
-        (1000, 3, 1024)
-    );
+    assert_eq!((train.max_steps, train.num_lr_decays, train.windows_batch_size), (1000, 3, 1024));
     let (_, train) = read("gru", &json!({})).unwrap();
-    assert_eq!(
-        (train.windows_batch_size, train.scaler_type),
-        (128, ScalerType::Robust)
-    );
+    assert_eq!((train.windows_batch_size, train.scaler_type), (128, ScalerType::Robust));
     let (_, train) = read("nlinear", &json!({})).unwrap();
     assert_eq!((train.max_steps, train.learning_rate), (5000, 1e-4));
 }
 
 #[test]
 fn values_of_both_groups_are_read_from_one_table() {
-    let options = json!({"h": 96, "input_size": 336, "max_steps": 400, "loss": "huber", "mlp_units": [[16, 16], [16, 8]], "scaler_type": "minmax1"});
+    let options =
+        json!({"h": 96, "input_size": 336, "max_steps": 400, "loss": "huber", "mlp_units": [[16, 16], [16, 8]], "scaler_type": "minmax1"});
     let (model, train) = read("nhits", &options).unwrap();
-    assert_eq!(
-        (model.h(), model.input_size(), train.max_steps, train.loss),
-        (96, 336, 400, LossName::Huber)
-    );
+    assert_eq!((model.h(), model.input_size(), train.max_steps, train.loss), (96, 336, 400, LossName::Huber));
     assert_eq!(train.scaler_type, ScalerType::MinMax1);
     let text = serde_json::to_string(&model).unwrap();
     assert!(text.starts_with(r#"{"name":"nhits","h":96"#), "{text}");
@@ -55,14 +38,8 @@ fn values_of_both_groups_are_read_from_one_table() {
 
 #[test]
 fn unknown_models_and_keys_get_near_names() {
-    assert_eq!(
-        errors("nhit", &json!({})),
-        [r#"model: unknown model "nhit" (hint: did you mean "nhits"?)"#]
-    );
-    assert_eq!(
-        errors("prophet", &json!({})),
-        [r#"model: unknown model "prophet" (hint: models are nlinear, nhits, gru, lstm)"#]
-    );
+    assert_eq!(errors("nhit", &json!({})), [r#"model: unknown model "nhit" (hint: did you mean "nhits"?)"#]);
+    assert_eq!(errors("prophet", &json!({})), [r#"model: unknown model "prophet" (hint: models are nlinear, nhits, gru, lstm)"#]);
     let options = json!({"horizon": 24, "learning_rat": 0.1, "zebra": 1, "batch_size": 32});
     let expect = [
         "horizon: unknown option `horizon` of model nlinear (hint: did you mean `h`?)",
@@ -78,16 +55,8 @@ fn all_errors_come_at_once() {
     let options = json!({"h": "day", "input_size": 0, "loss": "mape", "learning_rate": -1.0, "n_blocks": [1]});
     let found = errors("nhits", &options);
     let keys: Vec<&str> = found.iter().map(|e| e.split(':').next().unwrap()).collect();
-    assert_eq!(
-        keys,
-        ["h", "loss", "input_size", "n_blocks", "learning_rate"]
-    );
-    assert!(
-        found[0].contains("expected usize")
-            && found[0].contains("`h` is an integer, for example 24"),
-        "{}",
-        found[0]
-    );
+    assert_eq!(keys, ["h", "loss", "input_size", "n_blocks", "learning_rate"]);
+    assert!(found[0].contains("expected usize") && found[0].contains("`h` is an integer, for example 24"), "{}", found[0]);
     assert!(found[1].contains("unknown variant `mape`"), "{}", found[1]);
 }
 
@@ -95,70 +64,27 @@ fn all_errors_come_at_once() {
 fn options_that_contradict_each_other_are_refused() {
     let check = |model, options, key: &str| {
         let found = errors(model, &options);
-        assert!(
-            found.iter().all(|e| e.starts_with(key)) && found.len() == 1,
-            "{found:?}"
-        );
+        assert!(found.iter().all(|e| e.starts_with(key)) && found.len() == 1, "{found:?}");
     };
     check("gru", json!({"h": 4, "h_train": 5}), "h_train");
     check("lstm", json!({"mode": "simulation", "h": 3}), "h");
-    check(
-        "nhits",
-        json!({"interpolation_mode": "cubic", "loss": "mqloss"}),
-        "interpolation_mode",
-    );
+    check("nhits", json!({"interpolation_mode": "cubic", "loss": "mqloss"}), "interpolation_mode");
     check("nlinear", json!({"loss": "nse"}), "loss");
-    check(
-        "nlinear",
-        json!({"loss": "mqloss", "valid_loss": "mae"}),
-        "valid_loss",
-    );
-    check(
-        "nhits",
-        json!({"mlp_units": [[8, 8], [16, 8]]}),
-        "mlp_units",
-    );
+    check("nlinear", json!({"loss": "mqloss", "valid_loss": "mae"}), "valid_loss");
+    check("nhits", json!({"mlp_units": [[8, 8], [16, 8]]}), "mlp_units");
 }
 
 #[test]
 fn the_catalogue_names_every_option_with_its_default() {
     let entries = catalogue();
-    assert_eq!(
-        entries.iter().map(|e| e.name).collect::<Vec<_>>(),
-        ["nlinear", "nhits", "gru", "lstm"]
-    );
+    assert_eq!(entries.iter().map(|e| e.name).collect::<Vec<_>>(), ["nlinear", "nhits", "gru", "lstm"]);
     for entry in &entries {
-        let options: serde_json::Map<_, _> = entry
-            .options
-            .iter()
-            .map(|o| (o.name.to_owned(), o.default.clone()))
-            .collect();
-        let (model, train) =
-            configure(entry.name, &options).expect("its own defaults are accepted");
-        assert_eq!(
-            (model.name().as_str(), &train),
-            (entry.name, &model.train_defaults())
-        );
-        assert!(
-            entry
-                .options
-                .iter()
-                .all(|o| o.doc.len() > 10 && !o.doc.contains("  ")),
-            "{}",
-            entry.name
-        );
+        let options: serde_json::Map<_, _> = entry.options.iter().map(|o| (o.name.to_owned(), o.default.clone())).collect();
+        let (model, train) = configure(entry.name, &options).expect("its own defaults are accepted");
+        assert_eq!((model.name().as_str(), &train), (entry.name, &model.train_defaults()));
+        assert!(entry.options.iter().all(|o| o.doc.len() > 10 && !o.doc.contains("  ")), "{}", entry.name);
     }
-    let steps = entries[0]
-        .options
-        .iter()
-        .find(|o| o.name == "max_steps")
-        .unwrap();
-    assert_eq!(
-        (steps.group, steps.kind, &steps.default),
-        ("training", "integer", &json!(5000))
-    );
-    assert!(
-        !entries[0].options.iter().any(|o| o.name == "batch_size"),
-        "drawn windows have no passes"
-    );
+    let steps = entries[0].options.iter().find(|o| o.name == "max_steps").unwrap();
+    assert_eq!((steps.group, steps.kind, &steps.default), ("training", "integer", &json!(5000)));
+    assert!(!entries[0].options.iter().any(|o| o.name == "batch_size"), "drawn windows have no passes");
 }

@@ -44,20 +44,14 @@ pub fn catalogue() -> Vec<ModelEntry> {
 
 fn entry(name: ModelName) -> ModelEntry {
     let config = ModelConfig::of(name);
-    let training = config
-        .train_defaults()
-        .declared()
-        .into_iter()
-        .filter(|d| TrainConfig::applies(name, d.name));
+    let training = config.train_defaults().declared().into_iter().filter(|d| TrainConfig::applies(name, d.name));
     let model = declared(&config).into_iter().map(|d| option(d, "model"));
     ModelEntry {
         name: name.as_str(),
         summary: name.summary(),
         exogenous: config.exogenous(),
         multivariate: config.multivariate(),
-        options: model
-            .chain(training.map(|d| option(d, "training")))
-            .collect(),
+        options: model.chain(training.map(|d| option(d, "training"))).collect(),
     }
 }
 
@@ -71,11 +65,5 @@ fn declared(config: &ModelConfig) -> Vec<Declared> {
 }
 
 fn option(d: Declared, group: &'static str) -> OptionEntry {
-    OptionEntry {
-        name: d.name,
-        group,
-        kind: d.kind,
-        default: d.default,
-        doc: d.doc,
-    }
+    OptionEntry { name: d.name, group, kind: d.kind, default: d.default, doc: d.doc }
 }

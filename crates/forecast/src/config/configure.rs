@@ -5,10 +5,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{
-    GruConfig, LossName, LstmConfig, ModelConfig, ModelName, NHitsConfig, OptionEntry, TrainConfig,
-    catalogue,
-};
+use super::{GruConfig, LossName, LstmConfig, ModelConfig, ModelName, NHitsConfig, OptionEntry, TrainConfig, catalogue};
 
 /// A key or value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +21,7 @@ pub struct OptionError {
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        self.hint
-            .iter()
-            .try_for_each(|hint| write!(f, " (hint: {hint})"))
+        self.hint.iter().try_for_each(|hint| write!(f, " (hint: {hint})"))
     }
 }
 
@@ -34,11 +29,7 @@ impl std::error::Error for OptionError {}
 
 impl OptionError {
     fn new(key: &str, message: String, hint: Option<String>) -> Self {
-        Self {
-            key: key.to_owned(),
-            message,
-            hint,
-        }
+        Self { key: key.to_owned(), message, hint }
     }
 }
 
@@ -63,21 +54,14 @@ const SYNONYMS: [(&str, &str); 13] = [
 ///
 /// # Errors
 /// All problems at once: an unknown model, unknown keys with near names, values of the wrong type or out of range.
-pub fn configure(
-    model: &str,
-    options: &Map<String, Value>,
-) -> Result<(ModelConfig, TrainConfig), Vec<OptionError>> {
+pub fn configure(model: &str, options: &Map<String, Value>) -> Result<(ModelConfig, TrainConfig), Vec<OptionError>> {
     let Some(name) = ModelName::ALL.into_iter().find(|n| n.as_str() == model) else {
         let names = ModelName::ALL.map(ModelName::as_str);
         let hint = match near(model, &names) {
             Some(close) => format!("did you mean \"{close}\"?"),
             None => format!("models are {}", names.join(", ")),
         };
-        return Err(vec![OptionError::new(
-            "model",
-            format!("unknown model \"{model}\""),
-            Some(hint),
-        )]);
+        return Err(vec![OptionError::new("model", format!("unknown model \"{model}\""), Some(hint))]);
     };
     let entry = catalogue().swap_remove(name as usize);
     let mut model_keys = json(&ModelConfig::of(name));
@@ -88,47 +72,23 @@ pub fn configure(
             errors.push(unknown(key, name, &entry.options));
             continue;
         };
-        let keys = if option.group == "model" {
-            &mut model_keys
-        } else {
-            &mut train_keys
-        };
+        let keys = if option.group == "model" { &mut model_keys } else { &mut train_keys };
         let old = keys.insert(key.clone(), value.clone());
-        let reason = if option.group == "model" {
-            read::<ModelConfig>(keys).err()
-        } else {
-            read::<TrainConfig>(keys).err()
-        };
+        let reason = if option.group == "model" { read::<ModelConfig>(keys).err() } else { read::<TrainConfig>(keys).err() };
         if let Some(reason) = reason {
-            let hint = format!(
-                "`{key}` is {} {}, for example {}",
-                article(option.kind),
-                option.kind,
-                option.default
-            );
-            errors.push(OptionError::new(
-                key,
-                format!("`{key}`: {reason}"),
-                Some(hint),
-            ));
+            let hint = format!("`{key}` is {} {}, for example {}", article(option.kind), option.kind, option.default);
+            errors.push(OptionError::new(key, format!("`{key}`: {reason}"), Some(hint)));
             old.and_then(|old| keys.insert(key.clone(), old));
         }
     }
-    let (model, train) = match (
-        read::<ModelConfig>(&model_keys),
-        read::<TrainConfig>(&train_keys),
-    ) {
+    let (model, train) = match (read::<ModelConfig>(&model_keys), read::<TrainConfig>(&train_keys)) {
         (Ok(model), Ok(train)) => (model, train),
         (model, train) => {
             unreachable!("defaults and checked values read back: {model:?} {train:?}")
         }
     };
     errors.extend(ranges(&model, &train));
-    if errors.is_empty() {
-        Ok((model, train))
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Ok((model, train)) } else { Err(errors) }
 }
 
 fn json<T: serde::Serialize>(config: &T) -> Map<String, Value> {
@@ -143,35 +103,21 @@ fn read<T: DeserializeOwned>(keys: &Map<String, Value>) -> Result<T, String> {
 }
 
 fn article(kind: &str) -> &'static str {
-    if kind.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    }
+    if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 fn unknown(key: &str, model: ModelName, options: &[OptionEntry]) -> OptionError {
     let names: Vec<&str> = options.iter().map(|o| o.name).collect();
-    let synonym = SYNONYMS
-        .iter()
-        .find(|(word, ours)| *word == key && names.contains(ours))
-        .map(|(_, ours)| *ours);
+    let synonym = SYNONYMS.iter().find(|(word, ours)| *word == key && names.contains(ours)).map(|(_, ours)| *ours);
     let hint = match synonym.or_else(|| near(key, &names)) {
         Some(close) => format!("did you mean `{close}`?"),
         None => format!("`deeprc models {}` lists its options", model.as_str()),
     };
-    OptionError::new(
-        key,
-        format!("unknown option `{key}` of model {}", model.as_str()),
-        Some(hint),
-    )
+    OptionError::new(key, format!("unknown option `{key}` of model {}", model.as_str()), Some(hint))
 }
 
 fn near<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
-    let best = names
-        .iter()
-        .map(|n| (strsim::jaro_winkler(word, n), *n))
-        .max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let best = names.iter().map(|n| (strsim::jaro_winkler(word, n), *n)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= 0.82).then_some(best.1)
 }
 
@@ -180,11 +126,7 @@ fn ranges(model: &ModelConfig, train: &TrainConfig) -> Vec<OptionError> {
     let mut errors = Vec::new();
     let mut need = |ok: bool, key: &str, rule: &str| {
         if !ok {
-            errors.push(OptionError::new(
-                key,
-                format!("`{key}` must be {rule}"),
-                None,
-            ));
+            errors.push(OptionError::new(key, format!("`{key}` must be {rule}"), None));
         }
     };
     let positive = "at least 1";
@@ -196,55 +138,21 @@ fn ranges(model: &ModelConfig, train: &TrainConfig) -> Vec<OptionError> {
         ModelConfig::Gru(c) => gru_ranges(c, &mut need),
         ModelConfig::Lstm(c) => lstm_ranges(c, train.loss, &mut need),
     }
-    need(
-        train.loss != LossName::Nse || model.multivariate(),
-        "loss",
-        "another one than nse, which belongs to lstm",
-    );
-    need(
-        train.max_steps > 0 || train.epochs > 0,
-        "max_steps",
-        positive,
-    );
-    need(
-        train.learning_rate > 0.0 && train.learning_rate.is_finite(),
-        "learning_rate",
-        "positive",
-    );
-    need(
-        train.gradient_clip_val >= 0.0,
-        "gradient_clip_val",
-        "0 or positive",
-    );
+    need(train.loss != LossName::Nse || model.multivariate(), "loss", "another one than nse, which belongs to lstm");
+    need(train.max_steps > 0 || train.epochs > 0, "max_steps", positive);
+    need(train.learning_rate > 0.0 && train.learning_rate.is_finite(), "learning_rate", "positive");
+    need(train.gradient_clip_val >= 0.0, "gradient_clip_val", "0 or positive");
     need(train.batch_size > 0, "batch_size", positive);
-    need(
-        train.inference_windows_batch_size > 0,
-        "inference_windows_batch_size",
-        positive,
-    );
+    need(train.inference_windows_batch_size > 0, "inference_windows_batch_size", positive);
     need(train.step_size > 0, "step_size", positive);
     need(train.val_check_steps > 0, "val_check_steps", positive);
     need(train.huber_delta > 0.0, "huber_delta", "positive");
-    need(
-        train.quantile > 0.0 && train.quantile < 1.0,
-        "quantile",
-        "between 0 and 1",
-    );
-    need(
-        !train.level.is_empty() && train.level.iter().all(|l| *l > 0.0 && *l < 100.0),
-        "level",
-        "percentages between 0 and 100",
-    );
+    need(train.quantile > 0.0 && train.quantile < 1.0, "quantile", "between 0 and 1");
+    need(!train.level.is_empty() && train.level.iter().all(|l| *l > 0.0 && *l < 100.0), "level", "percentages between 0 and 100");
     let quantiles = |loss: LossName| loss == LossName::MqLoss;
-    let same_kind = train.valid_loss.is_none_or(|v| {
-        quantiles(v) == quantiles(train.loss)
-            && (v == LossName::Nse) == (train.loss == LossName::Nse)
-    });
-    need(
-        same_kind,
-        "valid_loss",
-        "of the same kind as `loss` (mqloss and nse only with themselves)",
-    );
+    let same_kind =
+        train.valid_loss.is_none_or(|v| quantiles(v) == quantiles(train.loss) && (v == LossName::Nse) == (train.loss == LossName::Nse));
+    need(same_kind, "valid_loss", "of the same kind as `loss` (mqloss and nse only with themselves)");
     errors
 }
 
@@ -252,87 +160,31 @@ type Need<'a> = &'a mut dyn FnMut(bool, &str, &str);
 
 fn nhits_ranges(c: &NHitsConfig, loss: LossName, need: Need) {
     let stacks = c.n_pool_kernel_size.len();
-    need(
-        stacks > 0 && c.n_pool_kernel_size.iter().all(|k| *k > 0),
-        "n_pool_kernel_size",
-        "a list of at least one positive integer",
-    );
-    need(
-        c.n_blocks.len() == stacks,
-        "n_blocks",
-        "as long as `n_pool_kernel_size`",
-    );
-    need(
-        c.n_freq_downsample.len() == stacks,
-        "n_freq_downsample",
-        "as long as `n_pool_kernel_size`",
-    );
-    need(
-        c.n_freq_downsample.iter().all(|k| *k > 0),
-        "n_freq_downsample",
-        "positive integers",
-    );
+    need(stacks > 0 && c.n_pool_kernel_size.iter().all(|k| *k > 0), "n_pool_kernel_size", "a list of at least one positive integer");
+    need(c.n_blocks.len() == stacks, "n_blocks", "as long as `n_pool_kernel_size`");
+    need(c.n_freq_downsample.len() == stacks, "n_freq_downsample", "as long as `n_pool_kernel_size`");
+    need(c.n_freq_downsample.iter().all(|k| *k > 0), "n_freq_downsample", "positive integers");
     let chained = c.mlp_units.windows(2).all(|pair| pair[0][1] == pair[1][0]);
     let first = !c.mlp_units.is_empty() && c.mlp_units.iter().all(|u| u[0] > 0 && u[1] > 0);
-    need(
-        first && chained,
-        "mlp_units",
-        "pairs of positive widths in which each starts where the one before it ended",
-    );
-    need(
-        (0.0..1.0).contains(&c.dropout_prob_theta),
-        "dropout_prob_theta",
-        "at least 0 and below 1",
-    );
+    need(first && chained, "mlp_units", "pairs of positive widths in which each starts where the one before it ended");
+    need((0.0..1.0).contains(&c.dropout_prob_theta), "dropout_prob_theta", "at least 0 and below 1");
     let cubic = c.interpolation_mode == super::Interpolation::Cubic;
-    need(
-        !(cubic && loss == LossName::MqLoss),
-        "interpolation_mode",
-        "linear or nearest with the loss mqloss",
-    );
+    need(!(cubic && loss == LossName::MqLoss), "interpolation_mode", "linear or nearest with the loss mqloss");
 }
 
 fn gru_ranges(c: &GruConfig, need: Need) {
-    need(
-        c.h_train > 0 && c.h_train <= c.h,
-        "h_train",
-        "between 1 and `h`",
-    );
+    need(c.h_train > 0 && c.h_train <= c.h, "h_train", "between 1 and `h`");
     need(c.encoder_n_layers > 0, "encoder_n_layers", "at least 1");
-    need(
-        c.encoder_hidden_size > 0,
-        "encoder_hidden_size",
-        "at least 1",
-    );
-    need(
-        c.decoder_hidden_size > 0,
-        "decoder_hidden_size",
-        "at least 1",
-    );
+    need(c.encoder_hidden_size > 0, "encoder_hidden_size", "at least 1");
+    need(c.decoder_hidden_size > 0, "decoder_hidden_size", "at least 1");
     need(c.decoder_layers > 0, "decoder_layers", "at least 1");
-    need(
-        (0.0..1.0).contains(&c.encoder_dropout),
-        "encoder_dropout",
-        "at least 0 and below 1",
-    );
+    need((0.0..1.0).contains(&c.encoder_dropout), "encoder_dropout", "at least 0 and below 1");
 }
 
 fn lstm_ranges(c: &LstmConfig, loss: LossName, need: Need) {
     need(c.hidden_size > 0, "hidden_size", "at least 1");
     need(c.n_layers > 0, "n_layers", "at least 1");
-    need(
-        (0.0..1.0).contains(&c.dropout),
-        "dropout",
-        "at least 0 and below 1",
-    );
-    need(
-        loss != LossName::MqLoss,
-        "loss",
-        "another one than mqloss for lstm",
-    );
-    need(
-        c.mode == super::LstmMode::Forecast || c.h == 1,
-        "h",
-        "1 in mode simulation: one target day per window",
-    );
+    need((0.0..1.0).contains(&c.dropout), "dropout", "at least 0 and below 1");
+    need(loss != LossName::MqLoss, "loss", "another one than mqloss for lstm");
+    need(c.mode == super::LstmMode::Forecast || c.h == 1, "h", "1 in mode simulation: one target day per window");
 }

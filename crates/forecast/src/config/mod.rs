@@ -10,8 +10,5 @@ mod train;
 
 pub use catalogue::{ModelEntry, OptionEntry, catalogue};
 pub use configure::{OptionError, configure};
-pub use model::{
-    Activation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName,
-    NHitsConfig, NLinearConfig, Pooling,
-};
-pub use train::{LossName, ScalerType, TrainConfig};
+pub use model::{Activation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, Pooling};
+pub use train::{Complete, LossName, ScalerType, StartPadding, TrainConfig};

@@ -20,12 +20,7 @@ pub enum ModelName {
 
 impl ModelName {
     /// All models in the order in which they are listed.
-    pub const ALL: [ModelName; 4] = [
-        ModelName::NLinear,
-        ModelName::NHits,
-        ModelName::Gru,
-        ModelName::Lstm,
-    ];
+    pub const ALL: [ModelName; 4] = [ModelName::NLinear, ModelName::NHits, ModelName::Gru, ModelName::Lstm];
 
     /// The name in pipeline files.
     pub fn as_str(self) -> &'static str {
@@ -40,16 +35,10 @@ impl ModelName {
     /// One sentence for lists.
     pub fn summary(self) -> &'static str {
         match self {
-            ModelName::NLinear => {
-                "one linear map from the lags, relative to the last one, to the horizon; fast and hard to beat"
-            }
-            ModelName::NHits => {
-                "stacked MLPs on pooled lags that forecast at several rates and interpolate; long horizons"
-            }
+            ModelName::NLinear => "one linear map from the lags, relative to the last one, to the horizon; fast and hard to beat",
+            ModelName::NHits => "stacked MLPs on pooled lags that forecast at several rates and interpolate; long horizons",
             ModelName::Gru => "recurrent encoder (GRU) with an MLP decoder, direct or step by step",
-            ModelName::Lstm => {
-                "LSTM over forcings and basin attributes for several targets; rainfall-runoff forecast or simulation"
-            }
+            ModelName::Lstm => "LSTM over forcings and basin attributes for several targets; rainfall-runoff forecast or simulation",
         }
     }
 }
@@ -112,10 +101,7 @@ impl ModelConfig {
     /// Where the horizon starts relative to the end of the input: 0 right after it, -1 on its last step (simulation).
     pub fn lead(&self) -> i64 {
         match self {
-            Self::Lstm(LstmConfig {
-                mode: LstmMode::Simulation,
-                ..
-            }) => -1,
+            Self::Lstm(LstmConfig { mode: LstmMode::Simulation, .. }) => -1,
             _ => 0,
         }
     }

@@ -44,6 +44,28 @@ pub enum ScalerType {
     Revin,
 }
 
+/// Windows that begin before the first row of their series; what is missing is zero with mask 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartPadding {
+    /// None: a series that is too short for a window is an error.
+    None,
+    /// As many as the longest series has more rows (NeuralForecast's default).
+    Longest,
+    /// All with at least one row of input (NeuralForecast's `start_padding_enabled`).
+    Full,
+}
+
+/// How many values of a training or validation window must be observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Complete {
+    /// One in the input and one target in the horizon.
+    Any,
+    /// All.
+    All,
+}
+
 options! {
     /// How a model is trained.
     pub struct TrainConfig {
@@ -65,6 +87,10 @@ options! {
         inference_windows_batch_size: usize ["integer"] = 1024,
         /// Steps of time between the starts of two training or validation windows.
         step_size: usize ["integer"] = 1,
+        /// Windows that begin before their series: none, longest or full.
+        start_padding: StartPadding ["string"] = StartPadding::None,
+        /// Values of a window that must be observed: any (one of the input, one target) or all.
+        observed: Complete ["string"] = Complete::Any,
         /// Loss: mae, mse, rmse, huber, quantile, mqloss or nse.
         loss: LossName ["string"] = LossName::Mae,
         /// Loss of the validation, the same as `loss` unless given.
@@ -93,24 +119,10 @@ impl TrainConfig {
     pub fn of(model: ModelName) -> Self {
         let common = Self::default();
         match model {
-            ModelName::NLinear => Self {
-                max_steps: 5000,
-                learning_rate: 1e-4,
-                ..common
-            },
-            ModelName::NHits => Self {
-                num_lr_decays: 3,
-                ..common
-            },
-            ModelName::Gru => Self {
-                windows_batch_size: 128,
-                scaler_type: ScalerType::Robust,
-                ..common
-            },
-            ModelName::Lstm => Self {
-                loss: LossName::Mse,
-                ..common
-            },
+            ModelName::NLinear => Self { max_steps: 5000, learning_rate: 1e-4, ..common },
+            ModelName::NHits => Self { num_lr_decays: 3, ..common },
+            ModelName::Gru => Self { windows_batch_size: 128, scaler_type: ScalerType::Robust, ..common },
+            ModelName::Lstm => Self { loss: LossName::Mse, ..common },
         }
     }
 

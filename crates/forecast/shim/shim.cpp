@@ -1,0 +1,43 @@
+// What tch 0.24 (libtorch 2.11) lacks: multi-tensor Adam and gradient clipping. Needs no CUDA headers; links libtorch_cpu and libc10 only.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <string>
+
+namespace {
+thread_local std::string last_error;
+std::vector<at::Tensor> list(at::Tensor** tensors, int n) {
+  std::vector<at::Tensor> out;
+  out.reserve(n);
+  for (int i = 0; i < n; i++) out.push_back(*tensors[i]);
+  return out;
+}
+}  // namespace
+
+#define TRY(...)                                                     \
+  try {                                                              \
+    __VA_ARGS__;                                                     \
+    return 0;                                                        \
+  } catch (const std::exception& e) {                                \
+    last_error = e.what();                                           \
+    return 1;                                                        \
+  } catch (...) {                                                    \
+    last_error = "unknown C++ exception";                            \
+    return 1;                                                        \
+  }
+
+extern "C" {
+const char* deeprc_last_error() { return last_error.c_str(); }
+
+// One step of Adam over all parameters. step: one f32, incremented here; lr: one f32; both on the parameters' device.
+int deeprc_fused_adam(at::Tensor** p, at::Tensor** g, at::Tensor** m, at::Tensor** v, int n, at::Tensor* step, at::Tensor* lr,
+                      double beta1, double beta2, double eps) {
+  TRY(at::NoGradGuard no_grad; step->add_(1); std::vector<at::Tensor> steps(n, *step); std::vector<at::Tensor> none;
+      at::_fused_adam_(list(p, n), list(g, n), list(m, n), list(v, n), none, steps, *lr, beta1, beta2, 0.0, eps, false, false))
+}
+
+// torch.nn.utils.clip_grad_norm_ without reading the norm back to the host.
+int deeprc_clip_grad_norm(at::Tensor** g, int n, double max_norm) {
+  TRY(at::NoGradGuard no_grad; auto grads = list(g, n); auto total = at::stack(at::_foreach_norm(grads, 2)).norm(2);
+      at::_foreach_mul_(grads, (max_norm / (total + 1e-6)).clamp_max(1.0)))
+}
+}

@@ -1,0 +1,278 @@
+//! Trained weights on disk, with everything that is needed to go on as if nothing had happened.
+//!
+//! ```text
+//!   last.safetensors   weights after the last step, optimizer.first.*, optimizer.second.*; metadata `state`
+//!   best.safetensors   weights with the lowest validation loss; metadata `state`
+//!   state.json         a copy of the last state for people
+//! ```
+//!
+//! Each file is written beside its place and renamed, so that a kill at any time leaves a whole old or a whole new one. The state
+//! travels inside the file with the weights it belongs to.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use deeprc_loader::Columns;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
+
+use crate::blocks::{bytes, slice};
+use crate::config::{ModelConfig, TrainConfig};
+use crate::optimizer::Adam;
+use crate::task::Weights;
+use crate::{Error, Parameters, Result};
+
+/// Version of the layout above.
+const VERSION: u32 = 1;
+
+/// Where a training stands. Windows, learning rate and dropout of a step follow from its number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of the checkpoint's layout.
+    pub version: u32,
+    /// The model.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub train: TrainConfig,
+    /// What it was trained on.
+    pub columns: Columns,
+    /// Steps done.
+    pub step: u64,
+    /// Step and loss of the best validation.
+    pub best: Option<(u64, f64)>,
+    /// Validations since the best one.
+    pub waits: u64,
+    /// True if validation stopped the training.
+    pub stopped_early: bool,
+    /// Training loss of each step, from 1.
+    pub train_loss: Vec<(u64, f64)>,
+    /// Validation losses.
+    pub valid_loss: Vec<(u64, f64)>,
+}
+
+impl State {
+    /// Before the first step.
+    pub fn new(model: &ModelConfig, train: &TrainConfig, columns: &Columns) -> Self {
+        Self {
+            version: VERSION,
+            model: model.clone(),
+            train: train.clone(),
+            columns: columns.clone(),
+            step: 0,
+            best: None,
+            waits: 0,
+            stopped_early: false,
+            train_loss: Vec::new(),
+            valid_loss: Vec::new(),
+        }
+    }
+}
+
+/// A directory with the files of one training.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+}
+
+impl Checkpoint {
+    /// The checkpoint in `dir`, which need not exist yet.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// True if a training can be resumed from here.
+    pub fn exists(&self) -> bool {
+        self.path(Weights::Last).exists()
+    }
+
+    fn path(&self, weights: Weights) -> PathBuf {
+        let best = self.dir.join("best.safetensors");
+        if weights == Weights::Best { best } else { self.dir.join("last.safetensors") }
+    }
+
+    /// The file to read: without validation there are no best weights but the last ones.
+    fn present(&self, weights: Weights) -> PathBuf {
+        let wanted = self.path(weights);
+        if wanted.exists() { wanted } else { self.path(Weights::Last) }
+    }
+
+    /// Removes the files of an earlier training.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn clear(&self) -> Result<()> {
+        for file in [self.path(Weights::Best), self.path(Weights::Last), self.dir.join("state.json")] {
+            match std::fs::remove_file(&file) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &file)(source)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the weights with the lowest validation loss.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Checkpoint`].
+    pub fn save_best(&self, parameters: &Parameters, state: &State) -> Result<()> {
+        self.write(Weights::Best, named(parameters, parameters.tensors(), ""), state)
+    }
+
+    /// Writes all that is needed to go on, and `state.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Checkpoint`].
+    pub fn save_last(&self, parameters: &Parameters, adam: &Adam, state: &State) -> Result<()> {
+        let (first, second) = adam.moments();
+        let mut tensors = named(parameters, parameters.tensors(), "");
+        tensors.extend(named(parameters, first, "optimizer.first."));
+        tensors.extend(named(parameters, second, "optimizer.second."));
+        self.write(Weights::Last, tensors, state)?;
+        let path = self.dir.join("state.json");
+        let text = serde_json::to_vec_pretty(state).expect("plain data always becomes JSON");
+        let beside = path.with_extension("json.new");
+        std::fs::write(&beside, text).map_err(io("write", &beside))?;
+        std::fs::rename(&beside, &path).map_err(io("rename", &beside))
+    }
+
+    fn write(&self, weights: Weights, tensors: Vec<(String, Tensor)>, state: &State) -> Result<()> {
+        std::fs::create_dir_all(&self.dir).map_err(io("create", &self.dir))?;
+        let path = self.path(weights);
+        let beside = path.with_extension("safetensors.new");
+        let failed = |e: safetensors::SafeTensorError| broken(&path, e.to_string());
+        let views = tensors.iter().map(|(name, tensor)| {
+            let shape = tensor.size().iter().map(|n| *n as usize).collect();
+            Ok((name, TensorView::new(Dtype::F32, shape, bytes(slice(tensor)))?))
+        });
+        let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>().map_err(failed)?;
+        let text = serde_json::to_string(state).expect("plain data always becomes JSON");
+        serialize_to_file(views, Some(HashMap::from([("state".to_owned(), text)])), &beside).map_err(failed)?;
+        File::open(&beside).and_then(|file| file.sync_data()).map_err(io("write", &beside))?;
+        std::fs::rename(&beside, &path).map_err(io("rename", &beside))
+    }
+
+    /// The state that belongs to the weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`] without a file, [`Error::Checkpoint`] if it is none of ours.
+    pub fn state(&self, weights: Weights) -> Result<State> {
+        let path = self.present(weights);
+        let data = std::fs::read(&path).map_err(io("read", &path))?;
+        let (_, header) = SafeTensors::read_metadata(&data).map_err(|e| broken(&path, e.to_string()))?;
+        let text = header.metadata().as_ref().and_then(|m| m.get("state"));
+        let text = text.ok_or_else(|| broken(&path, "was not written by deeprc: it has no state".to_owned()))?;
+        let state: State = serde_json::from_str(text).map_err(|e| broken(&path, e.to_string()))?;
+        match state.version {
+            VERSION => Ok(state),
+            other => Err(broken(&path, format!("has version {other}, this program reads version {VERSION}"))),
+        }
+    }
+
+    /// Puts the weights into `parameters`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Checkpoint`] if a weight is missing or of another shape.
+    pub fn load(&self, weights: Weights, parameters: &Parameters) -> Result<()> {
+        let path = self.present(weights);
+        fill(&path, &[("", parameters.tensors())], parameters.names())
+    }
+
+    /// Puts weights and moments of the last step back.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn restore(&self, parameters: &Parameters, adam: &mut Adam) -> Result<State> {
+        let state = self.state(Weights::Last)?;
+        let (first, second) = adam.moments();
+        let groups = [("", parameters.tensors()), ("optimizer.first.", first), ("optimizer.second.", second)];
+        fill(&self.path(Weights::Last), &groups, parameters.names())?;
+        adam.set_steps(state.step);
+        Ok(state)
+    }
+
+    /// Whether a training with other options could not go on from `state`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the first difference. Only how long to train and how often to look may differ.
+    pub fn same_training(&self, state: &State, model: &ModelConfig, train: &TrainConfig, columns: &Columns) -> Result<()> {
+        self.same_columns(state, columns)?;
+        let may_differ = TrainConfig {
+            max_steps: train.max_steps,
+            epochs: train.epochs,
+            val_check_steps: train.val_check_steps,
+            early_stop_patience_steps: train.early_stop_patience_steps,
+            inference_windows_batch_size: train.inference_windows_batch_size,
+            checkpoint_every: train.checkpoint_every,
+            ..state.train.clone()
+        };
+        let path = self.path(Weights::Last);
+        let differ = |what: &str| Err(broken(&path, format!("was trained with other {what}")));
+        if state.model != *model {
+            return differ("options of the model");
+        }
+        if may_differ != *train { differ("training options") } else { Ok(()) }
+    }
+
+    /// Whether the weights fit data with `columns`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`].
+    pub fn same_columns(&self, state: &State, columns: &Columns) -> Result<()> {
+        let of = |c: &Columns| (c.targets.clone(), c.hist.clone(), c.futr.clone(), c.stat.clone());
+        if of(&state.columns) == of(columns) {
+            return Ok(());
+        }
+        Err(broken(&self.path(Weights::Last), "was trained on other columns".to_owned()))
+    }
+}
+
+/// Reads weights by their PyTorch names from any safetensors file, such as one that NeuralForecast wrote.
+///
+/// # Errors
+/// As [`Checkpoint::load`]; tensors of the file that the model does not have are an error too, other than those of losses.
+pub fn load_weights(path: &Path, parameters: &Parameters) -> Result<()> {
+    let data = std::fs::read(path).map_err(io("read", path))?;
+    let file = SafeTensors::deserialize(&data).map_err(|e| broken(path, e.to_string()))?;
+    let foreign = |name: &&str| {
+        let of_a_loss = name.starts_with("loss.") || name.starts_with("valid_loss.");
+        !of_a_loss && !parameters.names().iter().any(|known| known == name)
+    };
+    if let Some(name) = file.names().into_iter().find(foreign) {
+        return Err(broken(path, format!("has the weight {name}, which the model has not")));
+    }
+    fill(path, &[("", parameters.tensors())], parameters.names())
+}
+
+fn fill(path: &Path, groups: &[(&str, &[Tensor])], names: &[String]) -> Result<()> {
+    let _no_grad = tch::no_grad_guard();
+    let data = std::fs::read(path).map_err(io("read", path))?;
+    let file = SafeTensors::deserialize(&data).map_err(|e| broken(path, e.to_string()))?;
+    for (prefix, tensors) in groups {
+        for (name, tensor) in names.iter().zip(*tensors) {
+            let name = format!("{prefix}{name}");
+            let view = file.tensor(&name).map_err(|_| broken(path, format!("has no weight {name}")))?;
+            let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
+            if view.dtype() != Dtype::F32 || shape != tensor.size() {
+                return Err(broken(path, format!("has {name} as {:?} {shape:?}, needed is F32 {:?}", view.dtype(), tensor.size())));
+            }
+            let values = Tensor::from_data_size(view.data(), &shape, tch::Kind::Float);
+            tensor.shallow_clone().copy_(&values);
+        }
+    }
+    Ok(())
+}
+
+fn named(parameters: &Parameters, tensors: &[Tensor], prefix: &str) -> Vec<(String, Tensor)> {
+    let cpu = |t: &Tensor| t.detach().to_device(Device::Cpu).contiguous();
+    parameters.names().iter().zip(tensors).map(|(name, tensor)| (format!("{prefix}{name}"), cpu(tensor))).collect()
+}
+
+fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
+    move |source| Error::Io { action, path: path.to_owned(), source }
+}
+
+fn broken(path: &Path, problem: String) -> Error {
+    Error::Checkpoint { path: path.to_owned(), problem }
+}

@@ -1,0 +1,199 @@
+//! A model in use: forecasts of windows in the scale of the data, and the table made of them.
+
+use std::sync::Arc;
+
+use deeprc_loader::{Columns, Dataset, Part, Window};
+use deeprc_table::arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use deeprc_table::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use serde_json::{Value, json};
+use tch::{Device, Tensor};
+
+use crate::blocks::{gather, slice};
+use crate::checkpoint::Checkpoint;
+use crate::config::{ModelConfig, TrainConfig};
+use crate::loss::Loss;
+use crate::model::{Model, Widths, build};
+use crate::preparation::{Preparation, Prepared};
+use crate::task::Weights;
+use crate::{Error, Result, window_list};
+
+/// A network with all that turns windows of a data set into forecasts.
+#[derive(Debug)]
+pub struct Forecaster {
+    pub(crate) model: Box<dyn Model>,
+    pub(crate) preparation: Preparation,
+    widths: Widths,
+    loss: Loss,
+    train: TrainConfig,
+    device: Device,
+}
+
+impl Forecaster {
+    /// A model with random parameters for the columns of `dataset`.
+    ///
+    /// # Errors
+    /// [`Error::Columns`] if the model cannot use them.
+    pub fn new(dataset: &Dataset, model: &ModelConfig, train: &TrainConfig, device: Device) -> Result<Self> {
+        let loss = Loss::training(train);
+        let columns = dataset.columns();
+        let widths = Widths {
+            targets: columns.targets.len(),
+            hist: columns.hist.len(),
+            futr: columns.futr.len(),
+            stat: columns.stat.len(),
+            outputs: loss.outputs(),
+        };
+        let model = build(model, widths, train.seed, device)?;
+        let preparation = Preparation::new(dataset, model.frame(), widths, train);
+        Ok(Self { model, preparation, widths, loss, train: train.clone(), device })
+    }
+
+    /// The model of a checkpoint, for data with the same columns.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none or it was trained on other columns.
+    pub fn load(checkpoint: &Checkpoint, weights: Weights, dataset: &Dataset, device: Device) -> Result<Self> {
+        let state = checkpoint.state(weights)?;
+        checkpoint.same_columns(&state, dataset.columns())?;
+        let forecaster = Self::new(dataset, &state.model, &state.train, device)?;
+        checkpoint.load(weights, forecaster.model.parameters())?;
+        Ok(forecaster)
+    }
+
+    /// The network.
+    pub fn model(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    /// Every window of `part`, `step` rows apart.
+    ///
+    /// # Errors
+    /// As [`Dataset::windows`].
+    pub fn windows(&self, dataset: &Dataset, part: Part, step: usize) -> Result<Vec<Window>> {
+        window_list::forecast(dataset, self.model.frame(), &self.train, part, step)
+    }
+
+    /// Forecasts in the scale of the data, `[windows, horizon, targets, outputs]` end to end; `done` hears how many windows
+    /// are done after each batch.
+    pub fn predict(&self, dataset: &Dataset, part: Part, windows: &[Window], mut done: impl FnMut(usize)) -> Vec<f32> {
+        let per_window = self.model.frame().horizon * self.widths.targets * self.widths.outputs;
+        let mut out = Vec::with_capacity(windows.len() * per_window);
+        for batch in windows.chunks(self.train.inference_windows_batch_size) {
+            let (_, forecast) = self.forecast(dataset, part, batch);
+            out.extend_from_slice(slice(&forecast.to_device(Device::Cpu).contiguous()));
+            done(out.len() / per_window);
+        }
+        out
+    }
+
+    /// One batch: what was prepared, and the forecasts in the scale of the data, `[batch, horizon, targets * outputs]`.
+    pub(crate) fn forecast(&self, dataset: &Dataset, part: Part, windows: &[Window]) -> (Prepared, Tensor) {
+        let _no_grad = tch::no_grad_guard();
+        let frame = self.model.frame();
+        let raw = gather(dataset, part, windows, frame.span(frame.horizon), self.device);
+        let prepared = self.preparation.prepare(raw, frame.horizon);
+        let z = self.model.forecast(&prepared.inputs);
+        let (targets, outputs) = (self.widths.targets as i64, self.widths.outputs as i64);
+        let forecast = prepared.scale.as_ref().map_or(z.shallow_clone(), |scale| scale.inverse(&z, targets, outputs));
+        (prepared, forecast)
+    }
+
+    /// Names of the forecast columns: `y_hat` (several targets: `<target>_hat`), with the suffixes of the loss.
+    pub fn columns(&self, columns: &Columns) -> Vec<String> {
+        let suffixes = self.loss.suffixes();
+        let of = |target: String| suffixes.iter().map(move |suffix| format!("{target}_hat{suffix}")).collect::<Vec<_>>();
+        target_names(columns).into_iter().flat_map(of).collect()
+    }
+
+    /// Metadata of the table of forecasts: that of the table they were made from, and which columns are what.
+    pub fn describe(&self, mut metadata: Value, columns: &Columns, part: Part) -> Value {
+        let forecast = json!({
+            "targets": columns.targets,
+            "columns": self.columns(columns),
+            "horizon": self.model.frame().horizon,
+            "part": part.to_string(),
+        });
+        if !metadata.is_object() {
+            metadata = json!({});
+        }
+        metadata["forecast"] = forecast;
+        metadata
+    }
+
+    /// One row per window and step of the horizon: series, time, cutoff, then each target with its forecasts.
+    ///
+    /// # Errors
+    /// [`Error::Columns`] if two columns of the table would have the same name.
+    pub fn table(&self, dataset: &Dataset, part: Part, windows: &[Window], forecasts: &[f32]) -> Result<RecordBatch> {
+        let frame = self.model.frame();
+        let (h, offset) = (frame.horizon, frame.horizon_offset() as i64);
+        let rows = windows.len() * h;
+        let mut ids = Vec::with_capacity(rows);
+        let mut times = Vec::with_capacity(rows);
+        let mut cutoffs = Vec::with_capacity(rows);
+        for window in windows {
+            let id = dataset.series()[window.series as usize].id.as_str();
+            let stamps = dataset.stamps(window.series, i64::from(window.offset) + offset - 1, h + 1);
+            ids.extend(std::iter::repeat_n(id, h));
+            cutoffs.extend(std::iter::repeat_n(stamps[0], h));
+            times.extend_from_slice(&stamps[1..]);
+        }
+        let columns = dataset.columns();
+        let stamp = |values: Vec<i64>| Arc::new(TimestampNanosecondArray::from(values)) as ArrayRef;
+        let id_name = columns.series.clone().unwrap_or_else(|| "unique_id".to_owned());
+        let mut table: Vec<(String, ArrayRef)> = vec![
+            (id_name, Arc::new(StringArray::from(ids)) as ArrayRef),
+            (columns.time.clone(), stamp(times)),
+            ("cutoff".to_owned(), stamp(cutoffs)),
+        ];
+        let mut names = self.columns(columns).into_iter();
+        let (targets, outputs) = (self.widths.targets, self.widths.outputs);
+        for (target, name) in target_names(columns).into_iter().enumerate() {
+            table.push((name, Arc::new(actual(dataset, part, windows, (offset, h), target)) as ArrayRef));
+            for (output, name) in (0..outputs).zip(names.by_ref()) {
+                let values = forecasts.iter().skip(target * outputs + output).step_by(targets * outputs);
+                table.push((name, Arc::new(Float32Array::from_iter_values(values.copied())) as ArrayRef));
+            }
+        }
+        self.assemble(table)
+    }
+
+    fn assemble(&self, table: Vec<(String, ArrayRef)>) -> Result<RecordBatch> {
+        let field = |(name, values): &(String, ArrayRef)| {
+            let nullable = *values.data_type() == DataType::Float32;
+            Field::new(name, values.data_type().clone(), nullable)
+        };
+        let schema = Schema::new(table.iter().map(field).collect::<Vec<_>>());
+        debug_assert_eq!(schema.field(2).data_type(), &DataType::Timestamp(TimeUnit::Nanosecond, None));
+        let mut names: Vec<&str> = table.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let problem = format!("would write two columns named `{}`; rename the one in the table", twice[0]);
+            return Err(Error::Forecasts { problem });
+        }
+        let values = table.into_iter().map(|(_, values)| values).collect();
+        RecordBatch::try_new(Arc::new(schema), values).map_err(|e| Error::Forecasts { problem: e.to_string() })
+    }
+}
+
+/// A single target is called `y`, as everywhere in this field; several keep their names.
+fn target_names(columns: &Columns) -> Vec<String> {
+    match columns.targets.as_slice() {
+        [_] => vec!["y".to_owned()],
+        several => several.to_vec(),
+    }
+}
+
+/// What really happened, null where it is unknown.
+fn actual(dataset: &Dataset, part: Part, windows: &[Window], ahead: (i64, usize), target: usize) -> Float32Array {
+    let channels = dataset.channels().len();
+    let (offset, h) = ahead;
+    let value = |window: &Window, step: usize| {
+        let series = &dataset.series()[window.series as usize];
+        let row = usize::try_from(i64::from(window.offset) + offset).ok()? + step;
+        let end = if part == Part::Train { series.train } else { series.len };
+        let cell = (series.start + row) * channels + target;
+        (row < end && dataset.mask()[cell] > 0.0).then(|| dataset.values()[cell])
+    };
+    windows.iter().flat_map(|window| (0..h).map(move |step| value(window, step))).collect()
+}

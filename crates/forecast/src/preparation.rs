@@ -1,0 +1,125 @@
+//! From raw windows to what a network reads and a loss compares.
+
+use deeprc_loader::{Dataset, Part};
+use tch::{Kind, Tensor};
+
+use crate::blocks::Windows;
+use crate::config::{LossName, ScalerType, TrainConfig};
+use crate::loss::Target;
+use crate::model::{Frame, Inputs, Widths};
+use crate::scaler::Scale;
+
+/// A batch of windows, normalised by their own lags.
+#[derive(Debug)]
+pub struct Prepared {
+    /// For the network.
+    pub inputs: Inputs,
+    /// For the loss, in the network's scale.
+    pub target: Target,
+    /// For validation, in the scale of the data.
+    pub original: Target,
+    /// Back to the scale of the data; none if nothing was scaled.
+    pub scale: Option<Scale>,
+}
+
+/// How windows of one data set are prepared for one model.
+#[derive(Debug)]
+pub struct Preparation {
+    frame: Frame,
+    widths: Widths,
+    scaler: ScalerType,
+    /// `[series, targets]`, for the loss nse.
+    spread: Option<Tensor>,
+}
+
+impl Preparation {
+    /// For windows of `dataset`; looks at its training rows if the loss needs the spread of each series.
+    pub fn new(dataset: &Dataset, frame: Frame, widths: Widths, train: &TrainConfig) -> Self {
+        let spread = (train.loss == LossName::Nse).then(|| spread(dataset));
+        Self { frame, widths, scaler: train.scaler_type, spread }
+    }
+
+    /// Without a data set: no loss that knows the series.
+    pub fn plain(frame: Frame, widths: Widths, scaler: ScalerType) -> Self {
+        Self { frame, widths, scaler, spread: None }
+    }
+
+    /// Splits `windows`, `[batch, input + horizon, targets | hist | futr]`, into inputs and targets.
+    pub fn prepare(&self, windows: Windows, horizon: usize) -> Prepared {
+        let (input, horizon) = (self.frame.input as i64, horizon as i64);
+        let offset = self.frame.horizon_offset() as i64;
+        let targets = self.widths.targets as i64;
+        let Windows { temporal: raw, mask, stat, series } = windows;
+        let scale = Scale::fit(self.scaler, &raw, self.statistics_mask(mask.as_ref()).as_ref(), input);
+        let z = scale.as_ref().map_or_else(|| raw.shallow_clone(), |s| s.transform(&raw)); // [batch, rows, channels]
+        let of_targets = |x: &Tensor| x.narrow(2, 0, targets);
+        let ahead = |x: &Tensor| of_targets(x).narrow(1, offset, horizon);
+        let rows = if self.frame.teacher_forcing { input + horizon - 1 } else { input };
+        let past = |x: &Tensor| of_targets(x).narrow(1, 0, rows);
+        let spread = self.spread.as_ref().map(|s| {
+            let series: Vec<i64> = series.iter().map(|s| i64::from(*s)).collect();
+            s.index_select(0, &Tensor::from_slice(&series).to_device(s.device())).unsqueeze(1)
+        });
+        let target =
+            |x: &Tensor| Target { y: ahead(x), mask: mask.as_ref().map(ahead), spread: spread.as_ref().map(Tensor::shallow_clone) };
+        Prepared {
+            target: target(&z),
+            original: target(&raw),
+            inputs: Inputs { y: past(&z), mask: mask.as_ref().map(past), hist: self.hist(&z, input), futr: self.futr(&z), stat },
+            scale,
+        }
+    }
+
+    /// A row counts for the statistics of a channel where the channel was observed and, with one target, the target too.
+    fn statistics_mask(&self, mask: Option<&Tensor>) -> Option<Tensor> {
+        let alone = self.widths.targets == 1;
+        mask.map(|m| if alone { m * m.narrow(2, 0, 1) } else { m.shallow_clone() })
+    }
+
+    fn hist(&self, z: &Tensor, input: i64) -> Option<Tensor> {
+        if self.widths.hist == 0 {
+            return None;
+        }
+        let all = z.narrow(2, self.widths.targets as i64, self.widths.hist as i64);
+        let past = all.narrow(1, 0, input);
+        if !self.frame.teacher_forcing {
+            return Some(past);
+        }
+        let ahead = all.slice(1, input, None, 1).zeros_like();
+        Some(Tensor::cat(&[past.slice(1, 1, None, 1), ahead], 1))
+    }
+
+    fn futr(&self, z: &Tensor) -> Option<Tensor> {
+        let first = (self.widths.targets + self.widths.hist) as i64;
+        let from = i64::from(self.frame.teacher_forcing);
+        (self.widths.futr > 0).then(|| z.narrow(2, first, self.widths.futr as i64).slice(1, from, None, 1))
+    }
+}
+
+/// Standard deviation of each target over the observed training rows of each series, `[series, targets]`.
+fn spread(dataset: &Dataset) -> Tensor {
+    let (channels, targets) = (dataset.channels().len(), dataset.columns().targets.len());
+    let mut out = Vec::with_capacity(dataset.series().len() * targets);
+    for series in dataset.series() {
+        let cells = series.start * channels..(series.start + series.train) * channels;
+        for target in 0..targets {
+            let of = |x: &[f32]| x[cells.clone()].iter().skip(target).step_by(channels).copied().map(f64::from).collect();
+            let (values, mask): (Vec<f64>, Vec<f64>) = (of(dataset.values()), of(dataset.mask()));
+            let weighted = |f: &dyn Fn(f64) -> f64| values.iter().zip(&mask).map(|(v, m)| f(*v) * m).sum::<f64>();
+            let count = mask.iter().sum::<f64>().max(1.0);
+            let mean = weighted(&|v| v) / count;
+            out.push((weighted(&|v| (v - mean).powi(2)) / count).sqrt() as f32);
+        }
+    }
+    Tensor::from_slice(&out).view([-1, targets as i64]).to_kind(Kind::Float)
+}
+
+/// Parts of a data set that a model may be trained on or evaluated with.
+pub(crate) fn has_rows(dataset: &Dataset, part: Part) -> bool {
+    dataset.series().iter().any(|s| match part {
+        Part::Train => s.train > 0,
+        Part::Validation => s.validation > 0,
+        Part::Test => s.test > 0,
+        Part::All => s.len > 0,
+    })
+}

@@ -1,0 +1,229 @@
+//! The functions that a forecast rank serves, and the preparation of its process.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deeprc_comm::{Communicator, Rendezvous};
+use deeprc_loader::{Dataset, DatasetOptions, Part};
+use deeprc_pilot::rank::{FunctionError, Registry, TaskContext};
+use deeprc_table::{Context, GlobalTable};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::forecaster::Forecaster;
+use crate::optimizer::Adam;
+use crate::task::{
+    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, TRAIN, TrainResult,
+    TrainTask, Weights,
+};
+use crate::trainer::{Observer, Trainer};
+use crate::{Error, Result};
+
+/// At most ten messages a second: a step may take less than a millisecond.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// The functions [`TRAIN`], [`PREDICT`] and [`CROSS_VALIDATION`].
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.register(TRAIN, |task, arguments| serve(task, arguments, train));
+    registry.register(PREDICT, |task, arguments| serve(task, arguments, predict));
+    registry.register(CROSS_VALIDATION, |task, arguments| serve(task, arguments, cross_validation));
+    registry
+}
+
+/// Runs a step of a tiny model, so that the first real one finds libtorch's threads, kernels and memory in place.
+pub fn warm_up() {
+    let x = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
+    let weight = x.copy().set_requires_grad(true);
+    let loss = x.linear(&weight, None::<&Tensor>).abs().mean(None::<Kind>);
+    let gradients = Tensor::run_backward(&[&loss], &[&weight], false, false);
+    let parameters = [weight];
+    // A failure here would show again, with a task to report it to.
+    let _ = Adam::new(&parameters, Device::Cpu).step(&parameters, &gradients, 0.0, 1.0);
+}
+
+/// One task on this rank.
+struct Run<'a> {
+    task: &'a TaskContext,
+    comm: Communicator,
+    threads: usize,
+}
+
+/// Reads the arguments, connects the ranks, runs `function`; an error here ends the other ranks' waits too.
+fn serve<A: DeserializeOwned, R: serde::Serialize>(
+    task: &TaskContext,
+    arguments: Value,
+    function: fn(&Run, &A) -> Result<R>,
+) -> Result<Value, FunctionError> {
+    let arguments: A = serde_json::from_value(arguments).map_err(|e| failure(&Error::Arguments { reason: e.to_string() }))?;
+    let comm = connect(task).map_err(|e| failure(&e))?;
+    task.connected();
+    let threads = task.cores.len().max(1);
+    tch::set_num_threads(threads as i32);
+    let run = Run { task, comm, threads };
+    // tch panics where libtorch throws; the message is the user's only clue.
+    let outcome = catch_unwind(AssertUnwindSafe(|| function(&run, &arguments)));
+    let result = outcome.unwrap_or_else(|panic| Err(Error::Torch { message: message(&*panic) }));
+    match result {
+        Ok(value) => serde_json::to_value(value).map_err(|e| FunctionError::new(e.to_string())),
+        Err(error) => {
+            run.comm.abort(&error.to_string());
+            Err(failure(&error))
+        }
+    }
+}
+
+fn connect(task: &TaskContext) -> Result<Communicator> {
+    if task.size == 1 {
+        return Ok(Communicator::solo());
+    }
+    Ok(Communicator::connect(&Rendezvous::new(&task.rendezvous, task.rank, task.size))?)
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("panicked").to_owned()
+}
+
+fn failure(error: &Error) -> FunctionError {
+    let mut detail = match error {
+        Error::Table(error) => error.detail(),
+        _ => json!({}),
+    };
+    if let Some(fields) = detail.as_object_mut() {
+        if let Some(hint) = error.hint() {
+            fields.insert("hint".to_owned(), hint.into());
+        }
+        if error.is_secondary() {
+            fields.insert("secondary".to_owned(), true.into());
+        }
+    }
+    FunctionError::new(with_sources(error)).with_detail(detail)
+}
+
+/// The message with its reasons, outermost first.
+fn with_sources(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(reason) = source {
+        let reason_text = reason.to_string();
+        if !text.ends_with(&reason_text) {
+            text = format!("{text}: {reason_text}");
+        }
+        source = reason.source();
+    }
+    text
+}
+
+impl Run<'_> {
+    fn device(&self) -> Device {
+        match self.task.gpus.is_empty() || !tch::Cuda::is_available() {
+            true => Device::Cpu,
+            // CUDA_VISIBLE_DEVICES holds this rank's devices only.
+            false => Device::Cuda(0),
+        }
+    }
+
+    fn dataset(&self, table: &Path, options: &DatasetOptions) -> Result<(Dataset, Value)> {
+        let table = GlobalTable::map(table)?;
+        let dataset = Dataset::from_batches(table.batches(), options)?;
+        Ok((dataset, table.metadata().clone()))
+    }
+}
+
+fn train(run: &Run, task: &TrainTask) -> Result<TrainResult> {
+    let (dataset, _) = run.dataset(&task.table, &task.dataset)?;
+    fit(run, task, Arc::new(dataset))
+}
+
+fn fit(run: &Run, task: &TrainTask, dataset: Arc<Dataset>) -> Result<TrainResult> {
+    let mut trainer = Trainer::new(dataset, &task.model, &task.train, run.comm.clone(), run.device())?;
+    let checkpoint = Checkpoint::at(&task.checkpoint);
+    if task.resume && checkpoint.exists() {
+        trainer.resume(&checkpoint)?;
+    } else if run.task.rank == 0 {
+        checkpoint.clear()?;
+    }
+    let mut report = Report::of(run.task);
+    trainer.fit(Some(&checkpoint), &mut report)
+}
+
+fn predict(run: &Run, task: &PredictTask) -> Result<PredictResult> {
+    let (dataset, metadata) = run.dataset(&task.table, &task.dataset)?;
+    let checkpoint = Checkpoint::at(&task.checkpoint);
+    forecast(run, &dataset, metadata, &checkpoint, (task.weights, task.part, task.step), &task.output)
+}
+
+fn forecast(
+    run: &Run,
+    dataset: &Dataset,
+    metadata: Value,
+    checkpoint: &Checkpoint,
+    (weights, part, step): (Weights, Part, usize),
+    output: &Path,
+) -> Result<PredictResult> {
+    let begin = Instant::now();
+    let forecaster = Forecaster::load(checkpoint, weights, dataset, run.device())?;
+    let windows = forecaster.windows(dataset, part, step)?;
+    let (rank, size) = (run.comm.rank(), run.comm.size());
+    let mine = &windows[rank * windows.len() / size..(rank + 1) * windows.len() / size];
+    let mut report = Report::of(run.task);
+    let of = mine.len() as u64;
+    let values =
+        forecaster.predict(dataset, part, mine, |done| report.send(&Progress::Predict { windows: done as u64, of }, done as u64 == of));
+    let batch = forecaster.table(dataset, part, mine, &values)?;
+    let table = Context::new(run.comm.clone(), run.threads)?.from_batches(batch.schema(), vec![batch])?;
+    table.publish(output, forecaster.describe(metadata, dataset.columns(), part))?;
+    Ok(PredictResult {
+        windows: windows.len() as u64,
+        rows: table.num_rows(),
+        seconds: begin.elapsed().as_secs_f64(),
+        columns: forecaster.columns(dataset.columns()),
+    })
+}
+
+fn cross_validation(run: &Run, task: &CrossValidationTask) -> Result<CrossValidationResult> {
+    let (dataset, metadata) = run.dataset(&task.train.table, &task.train.dataset)?;
+    let dataset = Arc::new(dataset);
+    let train = fit(run, &task.train, Arc::clone(&dataset))?;
+    // Rank 0 has written the weights when all have come here.
+    run.comm.barrier()?;
+    let checkpoint = Checkpoint::at(&task.train.checkpoint);
+    let predict = forecast(run, &dataset, metadata, &checkpoint, (task.weights, task.part, task.step), &task.output)?;
+    Ok(CrossValidationResult { train, predict })
+}
+
+/// Tells the session, but not at every step.
+struct Report<'a> {
+    task: &'a TaskContext,
+    last: Option<Instant>,
+}
+
+impl<'a> Report<'a> {
+    fn of(task: &'a TaskContext) -> Self {
+        Self { task, last: None }
+    }
+
+    fn send(&mut self, progress: &Progress, always: bool) {
+        let due = always || self.last.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY);
+        if due && self.task.rank == 0 {
+            self.last = Some(Instant::now());
+            self.task.progress(serde_json::to_value(progress).expect("plain data always becomes JSON"));
+        }
+    }
+}
+
+impl Observer for Report<'_> {
+    fn step(&mut self, progress: &Progress) {
+        let last = matches!(progress, Progress::Step { step, max_steps, .. } if step == max_steps);
+        self.send(progress, last);
+    }
+
+    fn canceled(&self) -> bool {
+        self.task.canceled()
+    }
+}

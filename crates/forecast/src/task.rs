@@ -1,0 +1,162 @@
+//! Arguments and results of the functions that a forecast rank serves: `forecast.train`, `forecast.predict`,
+//! `forecast.cross_validation`. All of them travel as JSON.
+
+use std::path::PathBuf;
+
+use deeprc_loader::{DatasetOptions, Part};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ModelConfig, TrainConfig};
+
+/// Name under which [`TrainTask`] is served.
+pub const TRAIN: &str = "forecast.train";
+/// Name under which [`PredictTask`] is served.
+pub const PREDICT: &str = "forecast.predict";
+/// Name under which [`CrossValidationTask`] is served.
+pub const CROSS_VALIDATION: &str = "forecast.cross_validation";
+
+/// Train one model on the training part of a global table. The ranks of the task share the windows of each step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainTask {
+    /// Directory of the global table.
+    pub table: PathBuf,
+    /// Which columns are what, and the policies for gaps and nulls.
+    pub dataset: DatasetOptions,
+    /// The model.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub train: TrainConfig,
+    /// Directory for `last.safetensors`, `best.safetensors` and `state.json`.
+    pub checkpoint: PathBuf,
+    /// Go on from the checkpoint if there is one; otherwise start anew.
+    #[serde(default)]
+    pub resume: bool,
+}
+
+/// What rank 0 answers to a [`TrainTask`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainResult {
+    /// Steps done in all, those before a resume included.
+    pub steps: u64,
+    /// Wall time of this run, in seconds, from the data in memory to the last checkpoint.
+    pub seconds: f64,
+    /// Training steps of this run per second of training, validation and checkpoints excluded.
+    pub steps_per_second: f64,
+    /// When the first step of this run began, in seconds since 1970.
+    pub first_step_at: f64,
+    /// Training loss of each step: (step, loss), steps counted from 1.
+    pub train_loss: Vec<(u64, f64)>,
+    /// Validation loss after steps; empty without a validation part.
+    pub valid_loss: Vec<(u64, f64)>,
+    /// Learned values of the model.
+    pub parameters: u64,
+    /// Training windows to draw from.
+    pub windows: u64,
+    /// The step with the lowest validation loss, whose weights are in `best.safetensors`; none without validation.
+    pub best_step: Option<u64>,
+    /// The step of the checkpoint that this run went on from.
+    pub resumed_from: Option<u64>,
+    /// True if the validation loss stopped improving before the last step.
+    pub stopped_early: bool,
+}
+
+/// Which weights of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// Those with the lowest validation loss (the last ones, without validation).
+    #[default]
+    Best,
+    /// Those after the last step.
+    Last,
+}
+
+/// Forecast every window of a part with a trained model: a rolling evaluation without refitting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictTask {
+    /// Directory of the global table.
+    pub table: PathBuf,
+    /// As in training.
+    pub dataset: DatasetOptions,
+    /// Directory that training filled.
+    pub checkpoint: PathBuf,
+    /// Which weights.
+    #[serde(default)]
+    pub weights: Weights,
+    /// The part in which the horizons lie.
+    pub part: Part,
+    /// Steps of time between two windows.
+    pub step: usize,
+    /// Directory of the global table to write: see [`PredictResult`].
+    pub output: PathBuf,
+}
+
+/// What rank 0 answers to a [`PredictTask`]; the table has one row per window and step of the horizon.
+///
+/// Columns: the series' name (`unique_id` unless the dataset names it otherwise), the time, `cutoff` (the last stamp known
+/// to the forecast), then for each target its value and its forecast. With one target these are `y` and `y_hat`,
+/// with several `<target>` and `<target>_hat`. With the loss `mqloss`, `_hat` is the median and the bounds follow as
+/// `<..>_hat-lo-90`, ....
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PredictResult {
+    /// Windows forecast.
+    pub windows: u64,
+    /// Rows written, over all ranks.
+    pub rows: u64,
+    /// Wall time in seconds.
+    pub seconds: f64,
+    /// Forecast columns.
+    pub columns: Vec<String>,
+}
+
+/// Train once, then forecast every window of a part: `cross_validation(refit=False)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossValidationTask {
+    /// The training.
+    pub train: TrainTask,
+    /// Which of its weights forecast.
+    #[serde(default)]
+    pub weights: Weights,
+    /// The part in which the horizons lie.
+    pub part: Part,
+    /// Steps of time between two windows.
+    pub step: usize,
+    /// Directory of the global table to write.
+    pub output: PathBuf,
+}
+
+/// What rank 0 answers to a [`CrossValidationTask`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CrossValidationResult {
+    /// Of the training.
+    pub train: TrainResult,
+    /// Of the forecasts.
+    pub predict: PredictResult,
+}
+
+/// What a rank tells while it works.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Progress {
+    /// Training went on.
+    Step {
+        /// Steps done.
+        step: u64,
+        /// Steps to do.
+        max_steps: u64,
+        /// Loss of this step.
+        train_loss: f64,
+        /// Last validation loss, if any.
+        valid_loss: Option<f64>,
+    },
+    /// Forecasting went on.
+    Predict {
+        /// Windows done by this rank.
+        windows: u64,
+        /// Windows of this rank.
+        of: u64,
+    },
+}

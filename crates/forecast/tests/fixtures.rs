@@ -1,0 +1,164 @@
+//! Parity with NeuralForecast 3.3.0: every fixture of NLinear, NHITS and GRU, the scalers and the losses.
+//!
+//! `DEEPRC_FIXTURES` names another folder with the same layout.
+#![expect(clippy::unwrap_used, reason = "a panic is the message of a test")]
+
+mod fixture;
+
+use deeprc_forecast::config::ScalerType;
+use deeprc_forecast::loss::{Loss, Target};
+use deeprc_forecast::model::{Frame, Widths};
+use deeprc_forecast::optimizer::Adam;
+use deeprc_forecast::preparation::{Preparation, Prepared};
+use deeprc_forecast::scaler::Scale;
+use deeprc_forecast::{Windows, checkpoint::load_weights};
+use fixture::{Case, close, folder, tensors};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+/// The cases of a model, without its end-to-end ones.
+fn cases(model: &str) -> Vec<Case> {
+    let cases: Vec<Case> = fixture::variants(model).into_iter().filter(|v| !v.starts_with("e2e")).map(|v| Case::load(model, &v)).collect();
+    assert!(!cases.is_empty(), "no fixtures of {model} in {}", folder().display());
+    cases
+}
+
+/// Windows as the fixture stores them, without the last column, which is the mask.
+fn windows(case: &Case) -> Windows {
+    let raw = case.io["raw.temporal"].squeeze_dim(-1); // [batch, rows, channels + 1]
+    let channels = raw.size()[2] - 1;
+    let mask = raw.narrow(2, channels, 1).expand([-1, -1, channels], false).contiguous();
+    Windows {
+        temporal: raw.narrow(2, 0, channels).contiguous(),
+        mask: Some(mask),
+        stat: case.io.get("raw.static").map(Tensor::shallow_clone),
+        series: vec![0; raw.size()[0] as usize],
+    }
+}
+
+fn prepare(case: &Case, frame: Frame, widths: Widths) -> Prepared {
+    Preparation::plain(frame, widths, case.train.scaler_type).prepare(windows(case), frame.train_horizon)
+}
+
+fn check_inputs(case: &Case, prepared: &Prepared) {
+    let name = &case.name;
+    let inputs = [
+        ("in.insample_y", Some(&prepared.inputs.y)),
+        ("in.insample_mask", prepared.inputs.mask.as_ref()),
+        ("in.hist_exog", prepared.inputs.hist.as_ref()),
+        ("in.futr_exog", prepared.inputs.futr.as_ref()),
+        ("in.stat_exog", prepared.inputs.stat.as_ref()),
+        ("in.outsample_y", Some(&prepared.target.y)),
+        ("in.outsample_mask", prepared.target.mask.as_ref()),
+    ];
+    for (key, ours) in inputs {
+        assert_eq!(ours.is_some(), case.io.contains_key(key), "{name} {key}");
+        ours.into_iter().for_each(|ours| close(&format!("{name} {key}"), ours, &case.io[key], 1e-6));
+    }
+}
+
+fn check_model(case: &Case) {
+    let (name, model, loss) = (&case.name, case.build(), Loss::training(&case.train));
+    load_weights(&case.file("weights.safetensors"), model.parameters()).unwrap();
+    assert_eq!(Some(model.parameters().count()), case.config["n_parameters"].as_u64(), "{name}");
+    let prepared = prepare(case, model.frame(), case.widths());
+    check_inputs(case, &prepared);
+
+    let out = model.forward(&prepared.inputs, false);
+    close(&format!("{name} out.eval"), &out, &case.io["out.eval"], 1e-4);
+    close(&format!("{name} out.train"), &model.forward(&prepared.inputs, true), &case.io["out.train"], 1e-4);
+    if let Some(expect) = case.io.get("out.eval_denorm") {
+        let back = prepared.scale.as_ref().map_or(out.shallow_clone(), |s| s.inverse(&out, 1, loss.outputs() as i64));
+        close(&format!("{name} out.eval_denorm"), &back, expect, 1e-4);
+    }
+    let value = loss.evaluate(&prepared.target, &out);
+    case.near("loss_eval", value.double_value(&[]), 1e-5);
+
+    let parameters = model.parameters();
+    let gradients = Tensor::run_backward(&[&value], parameters.tensors(), false, false);
+    for (parameter, ours) in parameters.names().iter().zip(&gradients) {
+        let Some(expect) = case.io.get(&format!("grad_eval.{parameter}")) else { continue };
+        let norm = expect.norm().double_value(&[]);
+        let error = (ours - expect).norm().double_value(&[]);
+        assert!(norm <= 1e-4 || error <= 1e-3 * norm, "{name} gradient of {parameter}: {error} of {norm}");
+    }
+
+    let mut adam = Adam::new(parameters.tensors(), Device::Cpu);
+    for expect in case.config["results"]["adam5_losses_train_mode_lr1e-3"].as_array().unwrap() {
+        let value = loss.evaluate(&prepared.target, &model.forward(&prepared.inputs, true));
+        let (ours, theirs) = (value.double_value(&[]), expect.as_f64().unwrap());
+        assert!((ours - theirs).abs() <= 1e-4 * theirs.abs(), "{name} Adam: {ours}, expected {theirs}");
+        let gradients = Tensor::run_backward(&[&value], parameters.tensors(), false, false);
+        adam.step(parameters.tensors(), &gradients, 1e-3, 0.0).unwrap();
+    }
+    close(&format!("{name} after Adam"), &model.forward(&prepared.inputs, false), &case.io["out.eval_after_adam5"], 1e-3);
+}
+
+#[test]
+fn nlinear_equals_neuralforecast() {
+    cases("NLinear").iter().for_each(check_model);
+}
+
+#[test]
+fn nhits_equals_neuralforecast() {
+    cases("NHITS").iter().for_each(check_model);
+}
+
+#[test]
+fn gru_equals_neuralforecast() {
+    cases("GRU").iter().for_each(check_model);
+}
+
+#[test]
+fn scalers_equal_neuralforecast() {
+    let all = tensors(&folder().join("common/scalers.safetensors"));
+    let (x, mask) = (all["x"].squeeze_dim(-1), all["mask"].squeeze_dim(-1));
+    for name in ["identity", "standard", "robust", "minmax", "minmax1", "invariant", "revin"] {
+        let scaler: ScalerType = serde_json::from_value(Value::from(name)).unwrap();
+        let expect = |part: &str| all[&format!("{name}.{part}")].squeeze_dim(-1);
+        let Some(scale) = Scale::fit(scaler, &x, Some(&mask), x.size()[1]) else {
+            close(name, &x, &expect("z"), 1e-6);
+            continue;
+        };
+        close(&format!("{name} shift"), &scale.shift, &expect("shift"), 1e-6);
+        close(&format!("{name} scale"), &scale.scale, &expect("scale"), 1e-6);
+        let z = scale.transform(&x);
+        close(&format!("{name} z"), &z, &expect("z"), 1e-5);
+        close(&format!("{name} inverse"), &scale.inverse(&z, 3, 1), &expect("inverse"), 1e-5);
+    }
+}
+
+#[test]
+fn losses_equal_neuralforecast() {
+    let all = tensors(&folder().join("common/losses.safetensors"));
+    let expect: Value = serde_json::from_slice(&std::fs::read(folder().join("common/losses.json")).unwrap()).unwrap();
+    let target = Target { y: all["y"].shallow_clone(), mask: Some(all["mask"].shallow_clone()), spread: None };
+    let check = |name: &str, loss: &Loss, y_hat: &str| {
+        let (ours, theirs) = (loss.evaluate(&target, &all[y_hat].flatten(2, -1)).double_value(&[]), expect[name].as_f64().unwrap());
+        assert!((ours - theirs).abs() <= 1e-5 * theirs, "{name}: {ours}, expected {theirs}");
+    };
+    check("MAE", &Loss::Mae, "y_hat");
+    check("MSE", &Loss::Mse, "y_hat");
+    check("RMSE", &Loss::Rmse, "y_hat");
+    check("HuberLoss_0.5", &Loss::Huber { delta: 0.5 }, "y_hat");
+    check("QuantileLoss_0.9", &Loss::Quantile { q: 0.9 }, "y_hat");
+    let quantiles = Loss::intervals(&[80.0, 90.0]);
+    check("MQLoss_80_90", &quantiles, "mq.y_hat");
+    let names: Vec<String> = quantiles.suffixes().iter().map(|s| if s.is_empty() { "-median".to_owned() } else { s.clone() }).collect();
+    assert_eq!(serde_json::json!(names), expect["MQLoss_80_90.names"]);
+    let Loss::MultiQuantile { quantiles, .. } = &quantiles else { unreachable!() };
+    close("quantiles", &Tensor::from_slice(quantiles).to_kind(Kind::Float), &all["mq.quantiles"], 1e-6);
+}
+
+#[test]
+fn nothing_observed_costs_nothing() {
+    let target = Target {
+        y: Tensor::ones([2, 3, 1], (Kind::Float, Device::Cpu)),
+        mask: Some(Tensor::zeros([2, 3, 1], (Kind::Float, Device::Cpu))),
+        spread: None,
+    };
+    let y_hat = Tensor::zeros([2, 3, 1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let loss = Loss::Mae.evaluate(&target, &y_hat);
+    let gradient = Tensor::run_backward(&[&loss], &[&y_hat], false, false).remove(0);
+    assert_eq!((loss.double_value(&[]), gradient.abs().max().double_value(&[])), (0.0, 0.0));
+}
