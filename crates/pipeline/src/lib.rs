@@ -23,8 +23,11 @@
 //! of the finished one, and trainings that were cut off go on from their checkpoint. Editing the file and resuming therefore
 //! repeats exactly the stages that the edit touches.
 
+pub mod camels;
 mod diagnostic;
 pub mod functions;
+pub mod generate;
+pub mod metric;
 mod observe;
 mod options;
 mod record;

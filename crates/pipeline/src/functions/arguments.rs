@@ -5,6 +5,7 @@
 //! answer; the answer to read is rank 0's.
 
 use deeprc_loader::DatasetOptions;
+use deeprc_table::ColumnType;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -32,10 +33,9 @@ pub struct ReadArguments {
     /// CSV: the character between two cells; `None`: a comma.
     #[serde(default)]
     pub delimiter: Option<char>,
-    /// CSV: a type for some columns (a name as in SQL: `double`, `bigint`, `varchar`, `timestamp`, `date`), the others are
-    /// inferred.
+    /// CSV: a type for some columns (`bool`, `int`, `float`, `date`, `timestamp`, `text`), the others are inferred.
     #[serde(default)]
-    pub types: IndexMap<String, String>,
+    pub types: IndexMap<String, ColumnType>,
     /// CSV: texts that stand for a missing value, besides the empty cell.
     #[serde(default)]
     pub nulls: Vec<String>,
@@ -208,7 +208,7 @@ pub struct Lag {
     pub name: Option<String>,
 }
 
-/// A statistic over the last `rows` rows, this one included; null until there are that many.
+/// A statistic over the last `rows` rows, this one included; the first rows of a series see fewer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rolling {
@@ -286,10 +286,10 @@ pub struct SplitArguments {
     /// First part; `None`: what the others leave.
     #[serde(default)]
     pub train: Option<PartSize>,
-    /// Part after it; `None`: what the others leave if `train` and `test` are given, else nothing.
+    /// Part after it; `None`: what the others leave if `train` and `test` are given and `test` is no date, else nothing.
     #[serde(default)]
     pub validation: Option<PartSize>,
-    /// Last part; `None`: what the others leave if `train` and `validation` are given, else nothing.
+    /// Last part; `None`: what the others leave if `train` is given, else nothing.
     #[serde(default)]
     pub test: Option<PartSize>,
     /// Columns to scale; parameters come from the training rows only.
