@@ -239,8 +239,12 @@ impl Grid {
         frequency: Frequency,
         gaps: Gaps,
     ) -> Result<Grid> {
-        let mut grid =
-            Grid { times: Vec::with_capacity(sorted.len()), source: Vec::with_capacity(sorted.len()), place: vec![0; sorted.len()], series: Vec::new() };
+        let mut grid = Grid {
+            times: Vec::with_capacity(sorted.len()),
+            source: Vec::with_capacity(sorted.len()),
+            place: vec![0; sorted.len()],
+            series: Vec::new(),
+        };
         for group in groups {
             let start = grid.times.len();
             for at in group.clone() {
@@ -346,8 +350,7 @@ impl Cells {
                     return Err(Error::Null { series, column: names[channel].clone(), stamp, row: source + 1 });
                 } else if options.nulls == Nulls::Fill {
                     let value = last[channel].or_else(|| self.first_after(row, &rows, channel, width));
-                    let value = value
-                        .ok_or_else(|| Error::AllNull { series: keys.id(source), column: names[channel].clone() })?;
+                    let value = value.ok_or_else(|| Error::AllNull { series: keys.id(source), column: names[channel].clone() })?;
                     (self.values[at], self.mask[at]) = (value, 1.0);
                     last[channel] = Some(value);
                 }

@@ -91,11 +91,7 @@ pub fn parse_stamp(text: &str) -> Option<i64> {
 pub fn stamps_of(column: &str, array: &dyn Array) -> Result<Int64Array> {
     let nanos = DataType::Timestamp(TimeUnit::Nanosecond, None);
     if !matches!(array.data_type(), DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64) {
-        return Err(Error::ColumnType {
-            column: column.into(),
-            found: array.data_type().to_string(),
-            needed: "a timestamp or a date",
-        });
+        return Err(Error::ColumnType { column: column.into(), found: array.data_type().to_string(), needed: "a timestamp or a date" });
     }
     let wrap = |source| Error::Arrow { column: column.into(), source };
     let stamps = cast(array, &nanos).map_err(wrap)?;

@@ -32,10 +32,14 @@ pub enum Error {
     #[error("series `{series}` has the stamp {stamp} twice, in rows {first_row} and {second_row}")]
     Duplicate { series: String, stamp: String, first_row: usize, second_row: usize },
     /// Stamps are missing.
-    #[error("series `{series}` has a gap: {missing} stamp(s) missing between {before} (row {before_row}) and {after} (row {after_row}) at a step of {frequency}")]
+    #[error(
+        "series `{series}` has a gap: {missing} stamp(s) missing between {before} (row {before_row}) and {after} (row {after_row}) at a step of {frequency}"
+    )]
     Gap { series: String, before: String, before_row: usize, after: String, after_row: usize, missing: u64, frequency: Frequency },
     /// A stamp that is not on the grid of the series.
-    #[error("series `{series}` is irregular: {stamp} (row {row}) does not follow {previous} (row {previous_row}) by a multiple of {frequency}")]
+    #[error(
+        "series `{series}` is irregular: {stamp} (row {row}) does not follow {previous} (row {previous_row}) by a multiple of {frequency}"
+    )]
     Irregular { series: String, stamp: String, row: usize, previous: String, previous_row: usize, frequency: Frequency },
     /// No step can be inferred because no series has two stamps.
     #[error("no step between stamps can be inferred: no series has two rows")]

@@ -286,9 +286,7 @@ impl ObservedCounts {
         let target = count(&self.targets, horizon, horizon + spec.horizon as i64, rows.end);
         match spec.observed {
             Observed::Any => input > 0 && (target > 0 || spec.part == Part::Test),
-            Observed::All => {
-                input == spec.input_size as u64 * self.channels && target == spec.horizon as u64 * self.width
-            }
+            Observed::All => input == spec.input_size as u64 * self.channels && target == spec.horizon as u64 * self.width,
         }
     }
 }

@@ -19,9 +19,7 @@
 
 use crate::functions::{CamelsPart, Error, Result};
 use chrono::NaiveDate;
-use deeprc_table::arrow::array::{
-    ArrayRef, Date32Builder, Float64Array, Float64Builder, RecordBatch, StringArray, StringBuilder,
-};
+use deeprc_table::arrow::array::{ArrayRef, Date32Builder, Float64Array, Float64Builder, RecordBatch, StringArray, StringBuilder};
 use deeprc_table::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::BTreeMap;
 use std::fs;
@@ -198,11 +196,8 @@ fn forcing_dir(root: &Path, product: Option<&str>) -> Result<PathBuf> {
 /// Entries of a directory in order of their names.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let wrap = |source| Error::File { action: "list", path: dir.into(), source };
-    let mut paths = fs::read_dir(dir)
-        .map_err(wrap)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(wrap)?;
+    let mut paths =
+        fs::read_dir(dir).map_err(wrap)?.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>().map_err(wrap)?;
     paths.sort();
     Ok(paths)
 }
@@ -321,8 +316,7 @@ fn read_forcing(gauge: &str, path: &Path) -> Result<RecordBatch> {
     let text = read_text(path)?;
     let header = Header::parse(path, &text)?;
     let names = text.lines().nth(3).ok_or_else(|| line_error(path, 4, None, "no line of column names".into()))?;
-    let names: Vec<String> =
-        names.split_whitespace().map(|name| name.split('(').next().unwrap_or(name).to_ascii_lowercase()).collect();
+    let names: Vec<String> = names.split_whitespace().map(|name| name.split('(').next().unwrap_or(name).to_ascii_lowercase()).collect();
     let mut at = [0; VARIABLES.len()];
     for (at, variable) in at.iter_mut().zip(VARIABLES) {
         let wrong = || line_error(path, 4, Some(variable), format!("no column `{variable}` (columns: {})", names.join(", ")));
@@ -355,10 +349,8 @@ fn read_forcing(gauge: &str, path: &Path) -> Result<RecordBatch> {
         means.append_option(values[4].zip(values[5]).map(|(max, min)| (max + min) / 2.0));
     }
     let rows = previous.map_or(0, |_| means.values_slice().len());
-    let mut arrays: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(gauge, rows))),
-        Arc::new(dates.finish()),
-    ];
+    let mut arrays: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from_iter_values(std::iter::repeat_n(gauge, rows))), Arc::new(dates.finish())];
     arrays.extend(columns.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef));
     arrays.push(Arc::new(means.finish()));
     for value in [header.latitude, header.elevation, header.area] {
@@ -423,11 +415,7 @@ fn read_streamflow(gauge: &str, path: &Path, area: Option<f64>) -> Result<Record
 }
 
 /// Adds the columns of one attribute file.
-fn read_attributes(
-    path: &Path,
-    columns: &mut Vec<(String, BTreeMap<String, String>)>,
-    gauges: &mut BTreeMap<String, ()>,
-) -> Result<()> {
+fn read_attributes(path: &Path, columns: &mut Vec<(String, BTreeMap<String, String>)>, gauges: &mut BTreeMap<String, ()>) -> Result<()> {
     let text = read_text(path)?;
     let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim().is_empty());
     let (_, head) = lines.next().ok_or_else(|| line_error(path, 1, None, "no line of column names".into()))?;

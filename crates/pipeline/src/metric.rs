@@ -137,8 +137,19 @@ impl Moments {
 
     /// The reverse of [`Moments::to_bits`].
     pub fn from_bits(bits: [u64; MOMENTS]) -> Moments {
-        let [count, mean_observed, mean_forecast, spread_observed, spread_forecast, product, squared_error, absolute_error, relative_error, relative_count, symmetric_error] =
-            bits.map(f64::from_bits);
+        let [
+            count,
+            mean_observed,
+            mean_forecast,
+            spread_observed,
+            spread_forecast,
+            product,
+            squared_error,
+            absolute_error,
+            relative_error,
+            relative_count,
+            symmetric_error,
+        ] = bits.map(f64::from_bits);
         Moments {
             count,
             mean_observed,

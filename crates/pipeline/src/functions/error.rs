@@ -73,9 +73,8 @@ impl Error {
 
     /// Whether another rank failed first and this one was only told so.
     fn secondary(&self) -> bool {
-        let of_comm = |error: &deeprc_comm::Error| {
-            matches!(error, deeprc_comm::Error::Aborted { .. } | deeprc_comm::Error::PeerDead { .. })
-        };
+        let of_comm =
+            |error: &deeprc_comm::Error| matches!(error, deeprc_comm::Error::Aborted { .. } | deeprc_comm::Error::PeerDead { .. });
         match self {
             Error::Comm(error) => of_comm(error),
             Error::Table(deeprc_table::Error::Comm(error)) => of_comm(error),

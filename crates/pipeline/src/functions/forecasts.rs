@@ -50,28 +50,16 @@ impl Forecasts {
             }
         }
         places.values_mut().enumerate().for_each(|(place, value)| *value = place);
-        let mut forecasts = Forecasts {
-            stamps: Vec::new(),
-            cells: Vec::new(),
-            targets: columns.targets.len(),
-            series: places.keys().cloned().collect(),
-        };
+        let mut forecasts =
+            Forecasts { stamps: Vec::new(), cells: Vec::new(), targets: columns.targets.len(), series: places.keys().cloned().collect() };
         for batch in table.batches() {
-            forecasts.add(batch, &names, columns, &|id: &str| {
-                places.get(id).copied().filter(|&place| mine(place, places.len()))
-            })?;
+            forecasts.add(batch, &names, columns, &|id: &str| places.get(id).copied().filter(|&place| mine(place, places.len())))?;
         }
         forecasts.stamps.sort_by_key(|stamp| (stamp.series, stamp.cutoff, stamp.ds));
         Ok(forecasts)
     }
 
-    fn add(
-        &mut self,
-        batch: &RecordBatch,
-        names: &Names,
-        columns: &Columns,
-        place: &dyn Fn(&str) -> Option<usize>,
-    ) -> Result<()> {
+    fn add(&mut self, batch: &RecordBatch, names: &Names, columns: &Columns, place: &dyn Fn(&str) -> Option<usize>) -> Result<()> {
         let ids = names.ids(batch, columns)?;
         let of = |name: &str| batch.column_by_name(name).expect("found in the schema by Names::find");
         let (ds, cutoff) = (stamps_of(&names.ds, of(&names.ds))?, stamps_of("cutoff", of("cutoff"))?);

@@ -47,15 +47,7 @@ impl History {
 
     /// The baseline's forecast of `row` when rows up to `origin` are known. Unobserved values are passed over: persistence goes
     /// on to the value before, seasonal-naive to the season before.
-    pub(super) fn baseline(
-        &self,
-        which: Baseline,
-        season: usize,
-        series: &Series,
-        target: usize,
-        origin: i64,
-        row: i64,
-    ) -> Option<f64> {
+    pub(super) fn baseline(&self, which: Baseline, season: usize, series: &Series, target: usize, origin: i64, row: i64) -> Option<f64> {
         let (first, step) = match which {
             Baseline::Persistence => (origin, 1),
             Baseline::SeasonalNaive => {

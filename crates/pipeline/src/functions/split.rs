@@ -215,11 +215,7 @@ fn count(parts: &[i8], comm: &Communicator) -> Result<[u64; 4]> {
 /// Scaled columns are `Float64`, `split` comes last.
 fn output_schema(input: &Schema, scaler: &Scaler) -> SchemaRef {
     let scaled = |field: &Arc<Field>| {
-        if scaler.columns.contains_key(field.name()) {
-            Arc::new(Field::new(field.name(), DataType::Float64, true))
-        } else {
-            field.clone()
-        }
+        if scaler.columns.contains_key(field.name()) { Arc::new(Field::new(field.name(), DataType::Float64, true)) } else { field.clone() }
     };
     let split = Arc::new(Field::new(SPLIT, DataType::Int8, false));
     Arc::new(Schema::new(input.fields().iter().map(scaled).chain([split]).collect::<Vec<_>>()))

@@ -1,9 +1,6 @@
 //! What all stage functions do before and after their own work.
 
-use super::{
-    DeriveArguments, Error, EvaluateArguments, JoinArguments, ReadArguments, Result, SplitArguments, SqlArguments,
-    TableResult,
-};
+use super::{DeriveArguments, Error, EvaluateArguments, JoinArguments, ReadArguments, Result, SplitArguments, SqlArguments, TableResult};
 use super::{derive, evaluate, join, read, split, sql};
 use deeprc_comm::{Communicator, Rendezvous};
 use deeprc_pilot::rank::{FunctionError, Registry, TaskContext};

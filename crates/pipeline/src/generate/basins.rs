@@ -5,8 +5,8 @@ use super::catchment::Catchment;
 use super::climate::{REGIONS, Site, Weather};
 use super::stream;
 use crate::functions::{Error, Result};
-use deeprc_table::arrow::datatypes::{DataType, Field, Schema};
 use chrono::{Datelike, Duration, NaiveDate};
+use deeprc_table::arrow::datatypes::{DataType, Field, Schema};
 use rand::RngExt;
 use rand_distr::{Distribution, LogNormal, Poisson, StandardNormal};
 use std::fmt::Write;
@@ -79,9 +79,7 @@ pub fn write_attributes(root: &Path, mut lines: Vec<[String; ATTRIBUTE_FILES]>) 
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
     let path = folder.join(name);
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&path, text))
-        .map_err(|source| Error::File { action: "write", path, source })
+    fs::create_dir_all(folder).and_then(|()| fs::write(&path, text)).map_err(|source| Error::File { action: "write", path, source })
 }
 
 fn write_basin(root: &Path, what: Basins, number: u64) -> Result<[String; ATTRIBUTE_FILES]> {
@@ -113,7 +111,13 @@ fn write_basin(root: &Path, what: Basins, number: u64) -> Result<[String; ATTRIB
         let _ = writeln!(
             forcing,
             "{stamp} 12\t{:.2}\t{:.2}\t{:.2}\t{:.2}\t{:.2}\t{:.2}\t{:.2}",
-            day.daylight, day.rain, day.radiation, catchment.snow(), day.warmest, day.coldest, day.vapour_pressure
+            day.daylight,
+            day.rain,
+            day.radiation,
+            catchment.snow(),
+            day.warmest,
+            day.coldest,
+            day.vapour_pressure
         );
         // Gauges under ice are estimated: five cold days.
         let ice = warmth.iter().sum::<f64>() / 5.0 < -3.0;
