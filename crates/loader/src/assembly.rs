@@ -316,7 +316,7 @@ impl Cells {
                 Ok(())
             })?;
         }
-        if cells.mask.iter().any(|&mask| mask == 0.0) {
+        if cells.mask.contains(&0.0) {
             for rows in &grid.series {
                 cells.apply_policies(rows.clone(), &names, grid, keys, options)?;
             }

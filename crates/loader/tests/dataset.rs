@@ -1,5 +1,7 @@
 //! A table becomes a data set, or an error that says where and what to do.
 
+#![expect(clippy::unwrap_used, reason = "a panic is the message of a test")]
+
 mod table;
 
 use deeprc_loader::{Columns, Dataset, DatasetOptions, Frequency, Gaps, Nulls};

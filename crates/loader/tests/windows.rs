@@ -1,5 +1,7 @@
 //! Windows and batches against an oracle that tries every offset and looks at every cell.
 
+#![expect(clippy::unwrap_used, reason = "a panic is the message of a test")]
+
 mod table;
 
 use deeprc_loader::{

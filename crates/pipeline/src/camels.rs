@@ -228,7 +228,7 @@ fn gauges_below(dir: &Path, suffix: &str) -> Result<BTreeMap<String, PathBuf>> {
 }
 
 /// A rank's stretch of the files: cut where the bytes before it pass its share.
-fn share<'a>(files: &'a BTreeMap<String, PathBuf>, rank: usize, size: usize) -> Result<Vec<(&'a String, &'a PathBuf)>> {
+fn share(files: &BTreeMap<String, PathBuf>, rank: usize, size: usize) -> Result<Vec<(&String, &PathBuf)>> {
     let mut ends = Vec::with_capacity(files.len());
     let mut total = 0u64;
     for path in files.values() {

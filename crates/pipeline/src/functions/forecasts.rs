@@ -3,7 +3,7 @@
 use super::{Error, Result};
 use deeprc_loader::{Columns, stamps_of};
 use deeprc_table::GlobalTable;
-use deeprc_table::arrow::array::{Array, AsArray, LargeStringArray, RecordBatch};
+use deeprc_table::arrow::array::{Array, AsArray, Float64Array, LargeStringArray, RecordBatch};
 use deeprc_table::arrow::compute::cast;
 use deeprc_table::arrow::datatypes::{DataType, Float64Type};
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Forecasts {
         let ids = names.ids(batch, columns)?;
         let of = |name: &str| batch.column_by_name(name).expect("found in the schema by Names::find");
         let (ds, cutoff) = (stamps_of(&names.ds, of(&names.ds))?, stamps_of("cutoff", of("cutoff"))?);
-        let numbers = |name: &String| Ok(cast(of(name), &DataType::Float64)?.as_primitive::<Float64Type>().clone());
+        let numbers = |name: &String| -> Result<Float64Array> { Ok(cast(of(name), &DataType::Float64)?.as_primitive::<Float64Type>().clone()) };
         let pairs = names.targets.iter().map(|(observed, forecast)| Ok((numbers(observed)?, numbers(forecast)?)));
         let pairs: Vec<_> = pairs.collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {
@@ -71,7 +71,7 @@ impl Forecasts {
             let (cutoff, ds) = (cutoff.value(row), ds.value(row));
             self.stamps.push(Stamp { series, cutoff, ds, cells: self.cells.len() });
             self.cells.extend(pairs.iter().map(|(observed, forecast)| {
-                let value = |array: &deeprc_table::arrow::array::Float64Array| {
+                let value = |array: &Float64Array| {
                     if array.is_null(row) { f64::NAN } else { array.value(row) }
                 };
                 (value(observed), value(forecast))

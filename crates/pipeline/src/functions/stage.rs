@@ -25,7 +25,7 @@ where
     A: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
-    registry.register(name, move |task, arguments| Ok(run(task, name, arguments, work).map_err(FunctionError::from)?));
+    registry.register(name, move |task, arguments| run(task, name, arguments, work).map_err(FunctionError::from));
 }
 
 fn run<A: DeserializeOwned, R: Serialize>(

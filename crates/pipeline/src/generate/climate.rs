@@ -38,8 +38,6 @@ pub(super) struct Site {
     /// m/km
     pub slope: f64,
     /// 0..1
-    pub wetness: f64,
-    /// 0..1
     pub forest: f64,
     /// 0..1: depth and capacity of the soil
     pub soil: f64,
@@ -77,7 +75,6 @@ impl Site {
             elevation,
             area: (340f64.ln() + jitter(own, 1.1)).exp().clamp(4.0, 25_000.0),
             slope: (elevation / 15.0 * jitter(own, 0.4).exp()).clamp(0.8, 250.0),
-            wetness,
             forest: (0.15 + 0.8 * wetness + jitter(own, 0.12)).clamp(0.0, 1.0),
             soil: beta(own, 2.0, 2.0).clamp(0.02, 0.98),
             clay: beta(own, 2.0, 4.0).clamp(0.02, 0.6),
