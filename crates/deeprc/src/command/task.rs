@@ -224,7 +224,7 @@ fn list(args: &ListArgs, printer: Printer) -> Result<Exit, Exit> {
         printer.json(&tasks);
         return Ok(Exit::Done);
     }
-    let head = ["pipeline", "stage", "task", "attempt", "ranks", "run", "overhead", "outcome"];
+    let head = ["pipeline", "stage", "attempt", "ranks", "run", "overhead", "outcome"];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(tasks.iter().map(row));
     let lines = columns(&rows);
@@ -240,7 +240,6 @@ fn row(task: &TaskRecord) -> Vec<String> {
     vec![
         task.pipeline.clone(),
         task.stage.clone(),
-        task.name.clone(),
         task.attempt.to_string(),
         task.ranks.to_string(),
         run.unwrap_or_else(absent),
