@@ -7,7 +7,8 @@ use crate::printer::Printer;
 
 /// Serves until the agent is gone.
 pub fn main(printer: Printer) -> Exit {
-    let registry = Registry::new();
+    let mut registry = Registry::new();
+    deeprc_pipeline::functions::register(&mut registry);
     match registry.serve() {
         Ok(()) => Exit::Done,
         Err(error) => {

@@ -111,27 +111,39 @@ fn prepare(args: &mut Args, printer: Printer) -> Result<Prepared, Exit> {
     })?;
     options.resume = args.resume.is_some();
     options.cores = args.cores;
+    if options.resume {
+        options.command_line = command_line(args);
+    }
     Ok(Prepared { pipelines, rejected, options })
 }
 
 /// The directory to go on in; files and options that the command line leaves out are those of that run.
 fn earlier_run(args: &mut Args, run: &str, printer: Printer) -> Result<PathBuf, Exit> {
     let (dir, record) = super::report::open(&args.dir, run, printer)?;
+    if !args.files.is_empty() {
+        return Ok(dir);
+    }
+    // The record of a run that was started from Rust or Python holds another command line.
+    if let Ok(Earlier { command: EarlierCommand::Run(earlier) }) = Earlier::try_parse_from(&record.environment.command_line) {
+        args.files = earlier.files;
+        args.set.splice(0..0, earlier.set);
+        args.cores = args.cores.or(earlier.cores);
+    }
     if args.files.is_empty() {
-        match Earlier::try_parse_from(&record.environment.command_line) {
-            Ok(Earlier { command: EarlierCommand::Run(earlier) }) => {
-                args.files = earlier.files;
-                args.set.splice(0..0, earlier.set);
-                args.cores = args.cores.or(earlier.cores);
-            }
-            // A run that was itself resumed without naming its files, or started from Rust or Python.
-            Err(_) => args.files = record.pipelines.iter().map(|pipeline| pipeline.file.clone()).collect(),
-        }
-        if args.files.is_empty() {
-            args.files = record.pipelines.iter().map(|pipeline| pipeline.file.clone()).collect();
-        }
+        args.files = record.pipelines.into_iter().map(|pipeline| pipeline.file).collect();
     }
     Ok(dir)
+}
+
+/// The command line with what a resumed run took over, so that it can be resumed again.
+fn command_line(args: &Args) -> Vec<String> {
+    let given = std::env::args().next().unwrap_or_else(|| "deeprc".into());
+    let mut words = vec![given, "run".into()];
+    words.extend(args.files.iter().map(|file| file.display().to_string()));
+    words.extend(args.set.iter().flat_map(|(key, value)| ["--set".into(), format!("{key}={value}")]));
+    words.extend(args.cores.iter().flat_map(|cores| ["--cores".into(), cores.to_string()]));
+    words.extend(args.resume.iter().flat_map(|run| ["--resume".into(), run.clone()]));
+    words
 }
 
 /// The programs that a run starts.
