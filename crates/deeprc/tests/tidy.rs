@@ -1,5 +1,7 @@
 //! Rules about the sources themselves, read off the files and `cargo metadata`: see "Invariants" in `ARCHITECTURE.md`.
 
+#![expect(clippy::unwrap_used, reason = "a panic is the test's message")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,7 +31,11 @@ fn sources() -> Vec<(PathBuf, String)> {
 
 /// Names of the direct dependencies of each crate of the workspace, tests' and builds' ones left out.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--format-version=1", "--offline"]).current_dir(root()).output().unwrap();
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = |v: &serde_json::Value| v.as_str().unwrap().to_string();
@@ -38,7 +44,8 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
         .unwrap()
         .iter()
         .map(|package| {
-            let direct = package["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null()).map(|d| text(&d["name"])).collect();
+            let direct =
+                package["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null()).map(|d| text(&d["name"])).collect();
             (text(&package["name"]), direct)
         })
         .collect()
@@ -57,7 +64,11 @@ fn no_file_is_too_long() {
 #[test]
 fn no_file_is_named_after_nothing() {
     let banned = ["utils", "util", "helpers", "helper", "common", "base", "misc", "types", "imp"];
-    let bad: Vec<_> = sources().into_iter().map(|(file, _)| file).filter(|file| banned.iter().any(|b| file.file_stem().is_some_and(|s| s == *b))).collect();
+    let bad: Vec<_> = sources()
+        .into_iter()
+        .map(|(file, _)| file)
+        .filter(|file| banned.iter().any(|b| file.file_stem().is_some_and(|s| s == *b)))
+        .collect();
     assert!(bad.is_empty(), "name these after the noun in them: {bad:#?}");
 }
 
@@ -104,7 +115,8 @@ fn crates_depend_on_what_the_architecture_allows() {
             _ => {}
         }
     }
-    let arrow: Vec<_> = dependencies["deeprc-comm"].iter().chain(&dependencies["deeprc-pilot"]).filter(|d| d.starts_with("arrow")).collect();
+    let arrow: Vec<_> =
+        dependencies["deeprc-comm"].iter().chain(&dependencies["deeprc-pilot"]).filter(|d| d.starts_with("arrow")).collect();
     assert!(arrow.is_empty(), "comm and pilot know no Arrow: {arrow:?}");
 }
 
