@@ -23,4 +23,4 @@ pub use error::{Error, Result};
 pub use read::schema as read_schema;
 pub use scaler::{ColumnScaler, METADATA_KEY as SCALER_KEY, Scaler};
 pub use split::SPLIT;
-pub use stage::register;
+pub use stage::{FUNCTIONS, call, register};

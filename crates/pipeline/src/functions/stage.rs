@@ -1,6 +1,6 @@
 //! What all stage functions do before and after their own work.
 
-use super::{DeriveArguments, Error, EvaluateArguments, JoinArguments, ReadArguments, Result, SplitArguments, SqlArguments, TableResult};
+use super::{Error, Result, TableResult};
 use super::{derive, evaluate, join, read, split, sql};
 use deeprc_comm::{Communicator, Rendezvous};
 use deeprc_pilot::rank::{FunctionError, Registry, TaskContext};
@@ -10,37 +10,50 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::Path;
 
-/// Adds `table.read`, `table.sql`, `table.join`, `table.derive`, `table.split` and `table.evaluate`.
+/// Names of the stage functions.
+pub const FUNCTIONS: [&str; 6] = ["table.read", "table.sql", "table.join", "table.derive", "table.split", "table.evaluate"];
+
+/// Adds the stage functions to those of a rank.
 pub fn register(registry: &mut Registry) {
-    add::<ReadArguments, _>(registry, "table.read", read::run);
-    add::<SqlArguments, _>(registry, "table.sql", sql::run);
-    add::<JoinArguments, _>(registry, "table.join", join::run);
-    add::<DeriveArguments, _>(registry, "table.derive", derive::run);
-    add::<SplitArguments, _>(registry, "table.split", split::run);
-    add::<EvaluateArguments, _>(registry, "table.evaluate", evaluate::run);
+    for function in FUNCTIONS {
+        registry.register(function, move |task, arguments| run(task, function, arguments).map_err(FunctionError::from));
+    }
 }
 
-fn add<A, R>(registry: &mut Registry, name: &'static str, work: fn(&Context, &A) -> Result<R>)
-where
-    A: DeserializeOwned + 'static,
-    R: Serialize + 'static,
-{
-    registry.register(name, move |task, arguments| run(task, name, arguments, work).map_err(FunctionError::from));
+/// Runs a stage function on the ranks of `context`; all of them must call it.
+///
+/// # Errors
+/// Arguments that are none of the function, and whatever the function ends with.
+pub fn call(function: &'static str, context: &Context, arguments: Value) -> Result<Value> {
+    match function {
+        "table.read" => with(read::run, function, context, arguments),
+        "table.sql" => with(sql::run, function, context, arguments),
+        "table.join" => with(join::run, function, context, arguments),
+        "table.derive" => with(derive::run, function, context, arguments),
+        "table.split" => with(split::run, function, context, arguments),
+        "table.evaluate" => with(evaluate::run, function, context, arguments),
+        _ => {
+            let hint = Some(format!("one of: {}", FUNCTIONS.join(", ")));
+            Err(Error::Setting { setting: "function", message: format!("there is no `{function}`"), hint })
+        }
+    }
 }
 
-fn run<A: DeserializeOwned, R: Serialize>(
-    task: &TaskContext,
-    function: &'static str,
-    arguments: Value,
+fn with<A: DeserializeOwned, R: Serialize>(
     work: fn(&Context, &A) -> Result<R>,
+    function: &'static str,
+    context: &Context,
+    arguments: Value,
 ) -> Result<Value> {
     let arguments: A = serde_json::from_value(arguments).map_err(|source| Error::Arguments { function, source })?;
+    Ok(serde_json::to_value(work(context, &arguments)?)?)
+}
+
+fn run(task: &TaskContext, function: &'static str, arguments: Value) -> Result<Value> {
     let comm = Communicator::connect(&Rendezvous::new(&task.rendezvous, task.rank, task.size))?;
     task.connected();
-    let result = Context::new(comm.clone(), task.cores.len().max(1))
-        .map_err(Error::from)
-        .and_then(|context| work(&context, &arguments))
-        .and_then(|result| Ok(serde_json::to_value(result)?));
+    let context = Context::new(comm.clone(), task.cores.len().max(1)).map_err(Error::from);
+    let result = context.and_then(|context| call(function, &context, arguments));
     if let Err(error) = &result {
         // The others may wait for this rank in a collective.
         comm.abort(&error.to_string());
