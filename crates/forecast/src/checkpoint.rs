@@ -38,6 +38,8 @@ pub struct State {
     pub train: TrainConfig,
     /// What it was trained on.
     pub columns: Columns,
+    /// The options that a resumed training must share, as text: numbers in JSON may come back with another last digit.
+    identity: [String; 2],
     /// Steps done.
     pub step: u64,
     /// Step and loss of the best validation.
@@ -60,6 +62,7 @@ impl State {
             model: model.clone(),
             train: train.clone(),
             columns: columns.clone(),
+            identity: identity(model, train),
             step: 0,
             best: None,
             waits: 0,
@@ -68,6 +71,29 @@ impl State {
             valid_loss: Vec::new(),
         }
     }
+
+    /// Losses are f32 widened to f64, so that rounding restores what JSON may have changed in the last digit.
+    fn exact(mut self) -> Self {
+        let losses = self.train_loss.iter_mut().chain(&mut self.valid_loss).chain(&mut self.best);
+        losses.for_each(|(_, loss)| *loss = f64::from(*loss as f32));
+        self
+    }
+}
+
+/// Only how long to train and how often to look may differ between a training and its continuation.
+fn identity(model: &ModelConfig, train: &TrainConfig) -> [String; 2] {
+    let free = TrainConfig::default();
+    let bound = TrainConfig {
+        max_steps: free.max_steps,
+        epochs: free.epochs,
+        val_check_steps: free.val_check_steps,
+        early_stop_patience_steps: free.early_stop_patience_steps,
+        inference_windows_batch_size: free.inference_windows_batch_size,
+        checkpoint_every: free.checkpoint_every,
+        ..train.clone()
+    };
+    let model = serde_json::to_string(model).expect("plain data always becomes JSON");
+    [model, serde_json::to_string(&bound).expect("plain data always becomes JSON")]
 }
 
 /// A directory with the files of one training.
@@ -165,7 +191,7 @@ impl Checkpoint {
         let text = text.ok_or_else(|| broken(&path, "was not written by deeprc: it has no state".to_owned()))?;
         let state: State = serde_json::from_str(text).map_err(|e| broken(&path, e.to_string()))?;
         match state.version {
-            VERSION => Ok(state),
+            VERSION => Ok(state.exact()),
             other => Err(broken(&path, format!("has version {other}, this program reads version {VERSION}"))),
         }
     }
@@ -198,21 +224,12 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] naming the first difference. Only how long to train and how often to look may differ.
     pub fn same_training(&self, state: &State, model: &ModelConfig, train: &TrainConfig, columns: &Columns) -> Result<()> {
         self.same_columns(state, columns)?;
-        let may_differ = TrainConfig {
-            max_steps: train.max_steps,
-            epochs: train.epochs,
-            val_check_steps: train.val_check_steps,
-            early_stop_patience_steps: train.early_stop_patience_steps,
-            inference_windows_batch_size: train.inference_windows_batch_size,
-            checkpoint_every: train.checkpoint_every,
-            ..state.train.clone()
-        };
-        let path = self.path(Weights::Last);
-        let differ = |what: &str| Err(broken(&path, format!("was trained with other {what}")));
-        if state.model != *model {
+        let [other_model, other_train] = identity(model, train);
+        let differ = |what: &str| Err(broken(&self.path(Weights::Last), format!("was trained with other {what}")));
+        if state.identity[0] != other_model {
             return differ("options of the model");
         }
-        if may_differ != *train { differ("training options") } else { Ok(()) }
+        if state.identity[1] != other_train { differ("training options") } else { Ok(()) }
     }
 
     /// Whether the weights fit data with `columns`.

@@ -34,7 +34,7 @@ pub enum Loss {
         /// The quantile.
         q: f64,
     },
-    /// Mean of the quantile losses of several outputs.
+    /// Sum of the quantile losses of several outputs (the peer's code divides by a 1 where its text divides by their number).
     MultiQuantile {
         /// The median first, then ascending.
         quantiles: Vec<f64>,
@@ -125,16 +125,15 @@ impl Loss {
     }
 }
 
-/// `[batch, horizon, targets]` against `[batch, horizon, targets * quantiles]`.
+/// `sum over q of max(q e, (q - 1) e)`: `[batch, horizon, targets]` against `[batch, horizon, targets * quantiles]`.
 fn multi_quantile(y: &Tensor, y_hat: &Tensor, quantiles: &[f64], mask: Option<&Tensor>) -> Tensor {
     let count = quantiles.len() as i64;
     let size = y.size();
     let error = y_hat.reshape([size[0], size[1], size[2], count]) - y.unsqueeze(-1);
     let q = Tensor::from_slice(quantiles).to_kind(Kind::Float).to_device(y.device());
-    let below = error.clamp_max(0.0) * &q; // <= 0
-    let above = error.clamp_min(0.0) * (1.0 - &q);
-    let mask = mask.map(|m| m.unsqueeze(-1).expand_as(&error));
-    mean((above - below) / count as f64, mask.as_ref())
+    let below: Tensor = error.clamp_max(0.0) * &q; // <= 0
+    let above: Tensor = error.clamp_min(0.0) * (1.0 - &q);
+    mean((above - below).sum_dim_intlist([-1i64].as_slice(), false, None::<Kind>), mask)
 }
 
 fn mean(losses: Tensor, mask: Option<&Tensor>) -> Tensor {

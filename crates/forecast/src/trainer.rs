@@ -104,8 +104,9 @@ impl Trainer {
     pub fn resume(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let found = checkpoint.state(crate::task::Weights::Last)?;
         checkpoint.same_training(&found, &self.state.model, &self.state.train, self.dataset.columns())?;
-        let restored = checkpoint.restore(self.forecaster.model.parameters(), &mut self.adam)?;
-        self.state = State { train: self.state.train.clone(), ..restored };
+        let mut restored = checkpoint.restore(self.forecaster.model.parameters(), &mut self.adam)?;
+        restored.train = self.state.train.clone();
+        self.state = restored;
         // A longer training may go on where patience had not run out, a finished one stays finished.
         self.state.stopped_early = self.out_of_patience();
         Ok(())
@@ -165,8 +166,10 @@ impl Trainer {
     fn step(&mut self, canceled: bool) -> Result<(f64, bool)> {
         let step = self.state.step;
         let (rank, size) = (self.comm.rank(), self.comm.size());
-        // Dropout follows from the step too, and differs between ranks.
-        tch::manual_seed((self.state.train.seed ^ (step << 20) ^ ((rank as u64) << 52)) as i64);
+        if self.state.model.dropout() > 0.0 {
+            // Follows from the step too, and differs between ranks.
+            tch::manual_seed((self.state.train.seed ^ (step << 20) ^ ((rank as u64) << 52)) as i64);
+        }
         let drawn = self.steps.draw(step);
         let mine = &drawn[rank * drawn.len() / size..(rank + 1) * drawn.len() / size];
         let share = self.share(mine);
@@ -260,7 +263,7 @@ impl Trainer {
             sum[0] += self.valid_loss.evaluate(&prepared.original, &forecast).double_value(&[]) * batch.len() as f64;
         }
         self.comm.allreduce(&mut sum, ReduceOp::Sum)?;
-        let loss = sum[0] / sum[1];
+        let loss = f64::from((sum[0] / sum[1]) as f32);
         match loss.is_finite() {
             true => Ok(loss),
             false => Err(Error::NotFinite { what: "validation", value: loss, step: self.state.step }),

@@ -106,6 +106,16 @@ impl ModelConfig {
         }
     }
 
+    /// Probability with which training drops a value, wherever the model has its dropout.
+    pub fn dropout(&self) -> f64 {
+        match self {
+            Self::NLinear(_) => 0.0,
+            Self::NHits(c) => c.dropout_prob_theta,
+            Self::Gru(c) => c.encoder_dropout,
+            Self::Lstm(c) => c.dropout,
+        }
+    }
+
     /// Kinds of exogenous columns that the model can use, of `hist`, `futr`, `stat`.
     pub fn exogenous(&self) -> &'static [&'static str] {
         match self {

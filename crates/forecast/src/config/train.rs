@@ -18,7 +18,7 @@ pub enum LossName {
     Huber,
     /// Pinball loss of one `quantile`.
     Quantile,
-    /// Mean pinball loss of the median and the bounds of the prediction intervals `level`.
+    /// Sum of the pinball losses of the median and the bounds of the prediction intervals `level`.
     MqLoss,
     /// Squared error divided by the variance of the series (Kratzert et al. 2019), so that small basins count.
     Nse,

@@ -1,10 +1,8 @@
 //! Parity with NeuralForecast 3.3.0: every fixture of NLinear, NHITS and GRU, the scalers and the losses.
 //!
 //! `DEEPRC_FIXTURES` names another folder with the same layout.
-#![expect(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
-mod fixture;
-
+use crate::fixture::{Case, close, folder, tensors, variants};
 use deeprc_forecast::config::ScalerType;
 use deeprc_forecast::loss::{Loss, Target};
 use deeprc_forecast::model::{Frame, Widths};
@@ -12,13 +10,12 @@ use deeprc_forecast::optimizer::Adam;
 use deeprc_forecast::preparation::{Preparation, Prepared};
 use deeprc_forecast::scaler::Scale;
 use deeprc_forecast::{Windows, checkpoint::load_weights};
-use fixture::{Case, close, folder, tensors};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 /// The cases of a model, without its end-to-end ones.
 fn cases(model: &str) -> Vec<Case> {
-    let cases: Vec<Case> = fixture::variants(model).into_iter().filter(|v| !v.starts_with("e2e")).map(|v| Case::load(model, &v)).collect();
+    let cases: Vec<Case> = variants(model).into_iter().filter(|v| !v.starts_with("e2e")).map(|v| Case::load(model, &v)).collect();
     assert!(!cases.is_empty(), "no fixtures of {model} in {}", folder().display());
     cases
 }

@@ -1,0 +1,9 @@
+//! Tests that need libtorch, in one program because linking it takes longer than running them.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the message of a test")]
+
+mod end_to_end;
+mod fixture;
+mod parity;
+mod table;
+mod training;
