@@ -44,6 +44,7 @@ fn small_nhits() -> (ModelConfig, TrainConfig) {
 }
 
 fn trainer(dataset: &Arc<Dataset>, (model, train): &(ModelConfig, TrainConfig), comm: Communicator) -> Trainer {
+    tch::set_num_threads(1);
     Trainer::new(Arc::clone(dataset), model, train, comm, Device::Cpu).unwrap()
 }
 
