@@ -24,12 +24,15 @@
 //! repeats exactly the stages that the edit touches.
 
 pub mod camels;
+mod check;
 mod diagnostic;
+mod export;
 pub mod functions;
 pub mod generate;
 pub mod metric;
 mod observe;
 mod options;
+mod plan;
 mod record;
 mod run;
 mod spec;

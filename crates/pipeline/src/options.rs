@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 /// The programs that a run starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct RunOptions {
     pub cancel: Cancel,
     /// The command line, for the record.
     pub command_line: Vec<String>,
+    /// When the program was started: `first_task_ms` and `first_step_ms` count from here.
+    pub started: SystemTime,
 }
 
 impl RunOptions {
@@ -78,6 +81,7 @@ impl RunOptions {
             executables,
             cancel: Cancel::new(),
             command_line: std::env::args().collect(),
+            started: SystemTime::now(),
         }
     }
 }

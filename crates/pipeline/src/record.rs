@@ -117,7 +117,7 @@ pub struct StageRecord {
     pub error: Option<String>,
 }
 
-/// Moments of a task in seconds since the start of the run's session; `None` where it never came to that.
+/// Moments of a task in seconds since the start of the run; `None` where it never came to that.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskTimesRecord {
     /// Handed to the session.
@@ -164,11 +164,15 @@ pub struct TaskRecord {
 pub struct MetricRecord {
     /// Name of its pipeline.
     pub pipeline: String,
-    /// Label of the training, e.g. `fit[nhits]` is `nhits`; or the name of the baseline.
+    /// Label of the `evaluate` stage.
+    pub stage: String,
+    /// The model's name, or the label of its training (`fit[nhits]`) where a name occurs twice in a pipeline, or the baseline's.
     pub model: String,
     /// The series; `None` over all of them.
     pub series: Option<String>,
-    /// Name of the metric, e.g. `mse`; `median nse` and the like summarise series.
+    /// The target column; `None`: the mean over several targets.
+    pub target: Option<String>,
+    /// Name of the metric, e.g. `mse`; `nse_median`, `nse_mean` summarise series.
     pub metric: String,
     /// Its value; `None` where it is not defined (NSE of constant observations).
     pub value: Option<f64>,

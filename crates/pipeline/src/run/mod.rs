@@ -1,16 +1,103 @@
 //! Runs pipelines on a session.
+//!
+//! ```text
+//!  Pipeline ─check─► Plan ─► Driver ──submit──► Session (pilot)
+//!                              ▲  │ events ◄────────┘
+//!                    markers ──┘  └─► Observer, RunRecord, stages/<task>.json
+//! ```
 
-use crate::observe::Observer;
+mod directory;
+mod driver;
+mod failure;
+mod ledger;
+mod results;
+mod tail;
+
+use std::thread;
+
+use deeprc_pilot::{Pool, Session, SessionOptions};
+
+use self::directory::RunDirectory;
+use self::driver::Driver;
+use self::ledger::Ledger;
+use crate::check::available;
+use crate::diagnostic::{Diagnostic, Exit};
+use crate::observe::{Observer, RunEvent};
 use crate::options::RunOptions;
-use crate::record::RunRecord;
-use crate::spec::Pipeline;
+use crate::plan::{FORECAST, Plan, TABLE};
+use crate::record::{RunError, RunRecord, RunStatus};
+use crate::spec::{Kind, Pipeline};
 
 /// Checks and runs pipelines side by side in one session. A pipeline with faults is rejected and a stage that fails stops what
 /// depends on it; everything else goes on. Everything is told to `observer` and kept in `run.json`.
-pub fn run(
-    _pipelines: Vec<Pipeline>,
-    _options: &RunOptions,
-    _observer: &dyn Observer,
-) -> RunRecord {
-    unimplemented!()
+pub fn run(pipelines: Vec<Pipeline>, options: &RunOptions, observer: &dyn Observer) -> RunRecord {
+    let mut ledger = Ledger::new(&pipelines, options);
+    let directory = match RunDirectory::open(&options.dir, options.resume) {
+        Ok(directory) => directory,
+        Err(error) => {
+            let message = format!("cannot use the run directory {}: {error}", options.dir.display());
+            return ledger.stillborn(RunError { hint: Some("name another directory".into()), ..failure::plain(message, Exit::Resources) }, observer);
+        }
+    };
+    // The session starts its ranks while the check reads the heads of the files.
+    let (session, faults) = thread::scope(|scope| {
+        let session = scope.spawn(|| Session::start(session_options(&pipelines, options, &directory)));
+        let faults: Vec<Vec<Diagnostic>> = pipelines.iter().map(|pipeline| pipeline.check(options)).collect();
+        (session.join(), faults)
+    });
+    let mut plan = Plan::default();
+    for (pipeline, faults) in pipelines.iter().zip(&faults) {
+        if faults.is_empty() {
+            plan.add(pipeline, &options.executables);
+        }
+    }
+    ledger.planned(&plan);
+    let stages = plan.tasks.iter().map(|task| task.announce(&plan)).collect();
+    observer.event(&RunEvent::RunStarted { dir: options.dir.clone(), stages });
+    for (pipeline, faults) in pipelines.iter().zip(faults) {
+        if !faults.is_empty() {
+            ledger.rejected(pipeline.name(), &faults);
+            observer.event(&RunEvent::PipelineRejected { pipeline: pipeline.name().to_owned(), diagnostics: faults });
+        }
+    }
+    let session = match session {
+        Ok(Ok(session)) => session,
+        Ok(Err(error)) => return ledger.stillborn(failure::of_session(&error), observer),
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    let status = Driver::new(&plan, &session, &directory, options, observer, &mut ledger).drive();
+    if let Err(error) = session.close() {
+        ledger.record.errors.push(failure::of_session(&error));
+    }
+    ledger.end(status);
+    observer.event(&RunEvent::RunEnded { status: ledger.record.status, seconds: ledger.record.seconds });
+    ledger.record
+}
+
+fn session_options(pipelines: &[Pipeline], options: &RunOptions, directory: &RunDirectory) -> SessionOptions {
+    let machine = available(options);
+    let deeprc = options.executables.deeprc.display().to_string();
+    let forecast = options.executables.forecast.display().to_string();
+    let ranks = |wanted: fn(&Kind) -> u32| {
+        let stages = pipelines.iter().flat_map(|pipeline| pipeline.stages.values());
+        stages.map(|stage| stage.needs.ranks.value * wanted(&stage.kind)).sum::<u32>().min(machine.cores) as usize
+    };
+    let learns = |kind: &Kind| match kind {
+        Kind::Train(train) => train.cells.len() as u32,
+        Kind::Predict(_) => 1,
+        _ => 0,
+    };
+    let works = |kind: &Kind| u32::from(!matches!(kind, Kind::Train(_) | Kind::Predict(_) | Kind::Program(_)));
+    let mut session = SessionOptions::new(directory.session(), [deeprc.clone(), "agent".into()]);
+    session.pools.push(Pool::new(TABLE, [deeprc, "rank".into()]).warm(ranks(works)));
+    if ranks(learns) > 0 && options.executables.forecast.is_file() {
+        session.pools.push(Pool::new(FORECAST, [forecast, "rank".into()]).warm(ranks(learns)));
+    }
+    session.resources = Some(machine);
+    session
+}
+
+/// How a run ends whose stages all came to an end.
+fn status_of(record: &RunRecord) -> RunStatus {
+    if record.errors.is_empty() { RunStatus::Done } else { RunStatus::Failed }
 }
