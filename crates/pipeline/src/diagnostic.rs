@@ -57,21 +57,10 @@ impl fmt::Display for Diagnostic {
             let number = self.line.to_string();
             let gutter = " ".repeat(number.len());
             let line = self.source_line.replace('\t', " ");
-            writeln!(
-                f,
-                "{gutter}--> {}:{}:{}",
-                self.file.display(),
-                self.line,
-                self.column
-            )?;
+            writeln!(f, "{gutter}--> {}:{}:{}", self.file.display(), self.line, self.column)?;
             writeln!(f, "{gutter} |")?;
             writeln!(f, "{number} | {}", line.trim_end())?;
-            writeln!(
-                f,
-                "{gutter} | {}{}",
-                " ".repeat(self.column.saturating_sub(1)),
-                "^".repeat(self.length.max(1))
-            )?;
+            writeln!(f, "{gutter} | {}{}", " ".repeat(self.column.saturating_sub(1)), "^".repeat(self.length.max(1)))?;
             write!(f, "{gutter} |")?;
         }
         match &self.hint {

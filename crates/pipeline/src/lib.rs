@@ -41,9 +41,8 @@ pub use diagnostic::{Diagnostic, Exit};
 pub use observe::{Observer, PlannedStage, RunEvent, Silent};
 pub use options::{Cancel, Executables, RunOptions, run_directory};
 pub use record::{
-    Curve, EnvironmentRecord, ForecastRecord, MetricRecord, OverheadRecord, PipelineRecord,
-    RUN_RECORD_VERSION, RunError, RunRecord, RunStatus, StageRecord, StageStatus, TaskRecord,
-    TaskTimesRecord,
+    Curve, EnvironmentRecord, ForecastRecord, MetricRecord, OverheadRecord, PipelineRecord, RUN_RECORD_VERSION, RunError, RunRecord,
+    RunStatus, StageRecord, StageStatus, TaskRecord, TaskTimesRecord,
 };
 pub use run::run;
 pub use spec::Pipeline;

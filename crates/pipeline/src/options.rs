@@ -23,11 +23,7 @@ impl Executables {
     pub fn beside(deeprc: impl Into<PathBuf>) -> Executables {
         let deeprc = deeprc.into();
         let forecast = deeprc.with_file_name("deeprc-forecast");
-        Executables {
-            deeprc,
-            forecast,
-            python: PathBuf::from("python3"),
-        }
+        Executables { deeprc, forecast, python: PathBuf::from("python3") }
     }
 }
 
@@ -94,19 +90,8 @@ impl RunOptions {
 pub fn run_directory(root: &Path, names: &[&str], resume: bool) -> io::Result<PathBuf> {
     fs::create_dir_all(root)?;
     let name = names.join("+");
-    let number = |entry: &fs::DirEntry| {
-        entry
-            .file_name()
-            .to_str()?
-            .strip_prefix(&name)?
-            .strip_prefix('-')?
-            .parse::<u32>()
-            .ok()
-    };
-    let last = fs::read_dir(root)?
-        .filter_map(Result::ok)
-        .filter_map(|entry| number(&entry))
-        .max();
+    let number = |entry: &fs::DirEntry| entry.file_name().to_str()?.strip_prefix(&name)?.strip_prefix('-')?.parse::<u32>().ok();
+    let last = fs::read_dir(root)?.filter_map(Result::ok).filter_map(|entry| number(&entry)).max();
     if let (true, Some(last)) = (resume, last) {
         return Ok(root.join(format!("{name}-{last}")));
     }
@@ -129,23 +114,8 @@ mod tests {
     #[test]
     fn runs_are_numbered_and_resume_takes_the_latest() {
         let root = tempfile::tempdir().unwrap();
-        let dir = |resume| {
-            run_directory(root.path(), &["ett"], resume)
-                .unwrap()
-                .file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned()
-        };
-        assert_eq!(
-            [dir(true), dir(false), dir(true), dir(false)],
-            ["ett-1", "ett-2", "ett-2", "ett-3"]
-        );
-        assert!(
-            run_directory(root.path(), &["ett", "ddp"], false)
-                .unwrap()
-                .ends_with("ett+ddp-1")
-        );
+        let dir = |resume| run_directory(root.path(), &["ett"], resume).unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!([dir(true), dir(false), dir(true), dir(false)], ["ett-1", "ett-2", "ett-2", "ett-3"]);
+        assert!(run_directory(root.path(), &["ett", "ddp"], false).unwrap().ends_with("ett+ddp-1"));
     }
 }

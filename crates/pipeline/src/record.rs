@@ -243,12 +243,7 @@ impl RunError {
             hint: fault.hint.clone(),
             rank: None,
             stderr_tail: None,
-            at: Some(format!(
-                "{}:{}:{}",
-                fault.file.display(),
-                fault.line,
-                fault.column
-            )),
+            at: Some(format!("{}:{}:{}", fault.file.display(), fault.line, fault.column)),
             exit: fault.exit,
         }
     }
@@ -289,11 +284,7 @@ impl RunRecord {
     pub fn read(dir: &Path) -> io::Result<RunRecord> {
         let record: RunRecord = serde_json::from_slice(&fs::read(dir.join("run.json"))?)?;
         if record.version != RUN_RECORD_VERSION {
-            let message = format!(
-                "run.json of {} has version {}, this deeprc reads {RUN_RECORD_VERSION}",
-                dir.display(),
-                record.version
-            );
+            let message = format!("run.json of {} has version {}, this deeprc reads {RUN_RECORD_VERSION}", dir.display(), record.version);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         Ok(record)
@@ -319,9 +310,7 @@ impl RunRecord {
         match self.status {
             RunStatus::Interrupted => 130,
             RunStatus::Done => 0,
-            RunStatus::Running | RunStatus::Failed => {
-                self.errors.iter().map(code).max().unwrap_or(1)
-            }
+            RunStatus::Running | RunStatus::Failed => self.errors.iter().map(code).max().unwrap_or(1),
         }
     }
 }

@@ -11,11 +11,12 @@ fn shown(faults: &[Diagnostic]) -> String {
 
 fn faults(file: &str, text: &str, overrides: &[(&str, &str)]) -> Vec<Diagnostic> {
     let overrides: Vec<(String, String)> = overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Pipeline::parse(Path::new(file), text.to_owned(), &overrides).map(|pipeline| pipeline.describe()).unwrap_err()
+    Pipeline::parse(Path::new(file), text.to_owned(), &overrides).map(|pipeline| pipeline.describe()).expect_err("the file is bad")
 }
 
 fn bad(name: &str) {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad").join(format!("{name}.toml"))).unwrap();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad").join(format!("{name}.toml")))
+        .expect("the file is there");
     insta::assert_snapshot!(name, shown(&faults(&format!("{name}.toml"), &text, &[])));
 }
 

@@ -7,10 +7,10 @@ use deeprc_table::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deeprc_table::plan_schema;
 
 use super::{Schemas, derived};
-use crate::functions::arguments::{Format, How};
+use crate::functions::{Format, How};
 use crate::spec::{
-    EvaluateStage, Faults, JoinStage, Kind, Names, Pipeline, PredictStage, ReadStage, Spanned, SplitStage, SqlStage, Stage, TrainStage, did_you_mean,
-    nearest_or_all,
+    EvaluateStage, Faults, JoinStage, Kind, Names, Pipeline, PredictStage, ReadStage, Spanned, SplitStage, SqlStage, Stage, TrainStage,
+    did_you_mean, nearest_or_all,
 };
 
 /// Reports absent files and columns and returns the columns of every stage that makes a table.
@@ -77,7 +77,8 @@ fn near_file(path: &Path) -> Option<String> {
     }
     let names: Vec<String> = std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     let wanted = path.file_name()?.to_str()?;
-    did_you_mean(wanted, names.iter().map(String::as_str)).or_else(|| Some("paths are relative to the pipeline file; those typed with --set, to the current directory".into()))
+    did_you_mean(wanted, names.iter().map(String::as_str))
+        .or_else(|| Some("paths are relative to the pipeline file; those typed with --set, to the current directory".into()))
 }
 
 /// Paths that match a pattern with `*` and `?` in any of its parts; the path itself where it is no pattern.
@@ -112,11 +113,13 @@ fn matches(pattern: &str, name: &str) -> bool {
         Some('*') => {
             let rest = &pattern[1..];
             // As in a shell, a leading `*` does not mean hidden files.
-            (0..=name.len()).filter(|end| name.is_char_boundary(*end)).any(|end| matches(rest, &name[end..])) && !(name.starts_with('.') && rest != name)
+            (0..=name.len()).filter(|end| name.is_char_boundary(*end)).any(|end| matches(rest, &name[end..]))
+                && !(name.starts_with('.') && rest != name)
         }
-        Some(first) => name.chars().next().is_some_and(|letter| {
-            (first == '?' || first == letter) && matches(&pattern[first.len_utf8()..], &name[letter.len_utf8()..])
-        }),
+        Some(first) => name
+            .chars()
+            .next()
+            .is_some_and(|letter| (first == '?' || first == letter) && matches(&pattern[first.len_utf8()..], &name[letter.len_utf8()..])),
     }
 }
 
@@ -158,13 +161,15 @@ fn read(read: &ReadStage, faults: &Faults) -> Option<SchemaRef> {
 fn same_columns(first: &Schema, other: &Schema, file: &Path, at: Option<&crate::spec::At>, faults: &Faults) {
     let names = |schema: &Schema| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
     if let (Some(at), true) = (at, names(first) != names(other)) {
-        let message = format!("{} has the columns {}, the first file has {}", file.display(), names(other).join(", "), names(first).join(", "));
+        let message =
+            format!("{} has the columns {}, the first file has {}", file.display(), names(other).join(", "), names(first).join(", "));
         faults.add(at, message, "files of one stage have the same columns; read others in a stage of their own".to_owned());
     }
 }
 
 fn sql(stage: &Stage, sql: &SqlStage, schemas: &Schemas, faults: &Faults) -> Option<SchemaRef> {
-    let tables: Option<Vec<(&str, SchemaRef)>> = stage.inputs.iter().map(|input| Some((input.value.as_str(), known(schemas, input)?))).collect();
+    let tables: Option<Vec<(&str, SchemaRef)>> =
+        stage.inputs.iter().map(|input| Some((input.value.as_str(), known(schemas, input)?))).collect();
     match plan_schema(&sql.query.value, &tables?) {
         Ok(schema) => Some(schema),
         Err(error) => {
@@ -183,8 +188,13 @@ fn join(join: &JoinStage, schemas: &Schemas, faults: &Faults) -> Option<SchemaRe
         if let (Some(a), Some(b)) = (side(&left, &join.left), side(&right, &join.right))
             && is_text(a.data_type()) != is_text(b.data_type())
         {
-            let message = format!("`{}` is {} in `{}` and {} in `{}`", column.value, a.data_type(), join.left.value, b.data_type(), join.right.value);
-            faults.add(&column.at, message, format!("make them equal in a derive stage, e.g. with = {{ {} = \"cast({} as varchar)\" }}", column.value, column.value));
+            let message =
+                format!("`{}` is {} in `{}` and {} in `{}`", column.value, a.data_type(), join.left.value, b.data_type(), join.right.value);
+            faults.add(
+                &column.at,
+                message,
+                format!("make them equal in a derive stage, e.g. with = {{ {} = \"cast({} as varchar)\" }}", column.value, column.value),
+            );
         }
     }
     let (left, right) = (left?, right?);
@@ -195,7 +205,11 @@ fn join(join: &JoinStage, schemas: &Schemas, faults: &Faults) -> Option<SchemaRe
     let added = right.fields().iter().filter(|field| !is_key(field.name()));
     if let Some(double) = added.clone().find(|field| left.field_with_name(field.name()).is_ok()) {
         let message = format!("both tables have a column `{}`", double.name());
-        let hint = format!("join on it too, or drop or rename it in a derive stage before: select = [\"{0} as {1}_{0}\", …]", double.name(), join.right.value);
+        let hint = format!(
+            "join on it too, or drop or rename it in a derive stage before: select = [\"{0} as {1}_{0}\", …]",
+            double.name(),
+            join.right.value
+        );
         faults.add(&join.right.at, message, hint);
         return None;
     }
@@ -210,7 +224,8 @@ fn stamp(schema: &Schema, time: &Spanned<String>, of: &str, faults: &Faults) {
     if let Some(field) = need(schema, time, of, faults)
         && !field.data_type().is_temporal()
     {
-        let hint = "declare its type where it is read (types = { … = \"timestamp\" }) or convert it in a derive stage with to_timestamp(…)".to_owned();
+        let hint = "declare its type where it is read (types = { … = \"timestamp\" }) or convert it in a derive stage with to_timestamp(…)"
+            .to_owned();
         faults.add(&time.at, format!("column `{}` is {}, not a time or date", time.value, field.data_type()), hint);
     }
 }
@@ -291,7 +306,13 @@ fn predict(predict: &PredictStage, pipeline: &Pipeline, schemas: &Schemas, fault
 
 fn evaluate(_: &EvaluateStage) -> Option<SchemaRef> {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    Some(Arc::new(Schema::new(vec![text("model"), text("series"), text("target"), text("metric"), Field::new("value", DataType::Float64, true)])))
+    Some(Arc::new(Schema::new(vec![
+        text("model"),
+        text("series"),
+        text("target"),
+        text("metric"),
+        Field::new("value", DataType::Float64, true),
+    ])))
 }
 
 #[cfg(test)]
@@ -310,4 +331,3 @@ mod tests {
         assert!(expand(&dir.path().join("c.csv")).is_empty());
     }
 }
-

@@ -22,7 +22,8 @@ pub(crate) fn check(pipeline: &Pipeline, options: &RunOptions, faults: &Faults) 
                 }
             }
             Kind::Train(_) | Kind::Predict(_) if !options.executables.forecast.is_file() => {
-                let message = format!("stage `{}` needs deeprc-forecast, and there is no {}", stage.name, options.executables.forecast.display());
+                let message =
+                    format!("stage `{}` needs deeprc-forecast, and there is no {}", stage.name, options.executables.forecast.display());
                 let hint = "build it with `make build`, or say where it is: DEEPRC_FORECAST=/path/to/deeprc-forecast".to_owned();
                 faults.add(&stage.at, message, hint);
             }
@@ -56,9 +57,19 @@ fn fits(stage: &Stage, machine: &Resources, faults: &Faults) {
         }
     };
     let cores = if needs.cores.value > 1 { &needs.cores.at } else { &needs.ranks.at };
-    let fewer = format!("set ranks and cores so that their product is at most {}, or run with --cores {} to share the real ones", machine.cores, ranks * u64::from(needs.cores.value));
+    let fewer = format!(
+        "set ranks and cores so that their product is at most {}, or run with --cores {} to share the real ones",
+        machine.cores,
+        ranks * u64::from(needs.cores.value)
+    );
     too_much(cores, u64::from(needs.cores.value), u64::from(machine.cores), "cores", fewer);
-    too_much(&needs.gpus.at, u64::from(needs.gpus.value), u64::from(machine.gpus), "hundredths of a GPU", "ask for a share such as gpus = 0.5, or for none".into());
+    too_much(
+        &needs.gpus.at,
+        u64::from(needs.gpus.value),
+        u64::from(machine.gpus),
+        "hundredths of a GPU",
+        "ask for a share such as gpus = 0.5, or for none".into(),
+    );
     too_much(&needs.memory.at, needs.memory.value, machine.memory, "MiB of memory", "use fewer ranks or less memory for each".into());
 }
 
@@ -68,7 +79,14 @@ fn program(pipeline: &Pipeline, stage: &ProgramStage, options: &RunOptions, faul
     if let Some(script) = &stage.script
         && !script.value.is_file()
     {
-        let names: Vec<String> = script.value.parent().and_then(|folder| std::fs::read_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok()).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let names: Vec<String> = script
+            .value
+            .parent()
+            .and_then(|folder| std::fs::read_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok())
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
         let wanted = script.value.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         faults.add(&script.at, format!("no file {}", script.value.display()), did_you_mean(wanted, names.iter().map(String::as_str)));
     }
@@ -78,7 +96,8 @@ fn program(pipeline: &Pipeline, stage: &ProgramStage, options: &RunOptions, faul
     if found.is_none() {
         let at = named.map(|program| &program.at).or(stage.script.as_ref().map(|script| &script.at));
         let at = at.cloned().unwrap_or(At::File(0, 0));
-        let hint = if stage.script.is_some() { "set `interpreter` to a Python ≥ 3.10" } else { "give its path, or put its directory on PATH" };
+        let hint =
+            if stage.script.is_some() { "set `interpreter` to a Python ≥ 3.10" } else { "give its path, or put its directory on PATH" };
         faults.add(&at, format!("no program {}", wanted.display()), hint.to_owned());
     }
     found.filter(|_| stage.script.is_some())
@@ -102,7 +121,12 @@ fn packages(interpreter: &Path, stages: &[(&Stage, &ProgramStage)], faults: &Fau
         Ok(absent) => {
             for (stage, program) in stages {
                 for name in program.requires.iter().filter(|name| absent.contains(&name.value)) {
-                    let message = format!("stage `{}` requires the Python package `{}`, which {} does not have", stage.name, name.value, interpreter.display());
+                    let message = format!(
+                        "stage `{}` requires the Python package `{}`, which {} does not have",
+                        stage.name,
+                        name.value,
+                        interpreter.display()
+                    );
                     let hint = format!("{} -m pip install {}", interpreter.display(), name.value);
                     faults.add(&name.at, message, hint);
                 }

@@ -41,7 +41,11 @@ impl Pipeline {
                 text += &format!(" of {}", inputs.join(", "));
             }
             if let crate::spec::Kind::Train(train) = &stage.kind {
-                let models: Vec<String> = train.cells.iter().map(|cell| if cell.label.is_empty() { cell.model.name().as_str().to_owned() } else { cell.label.clone() }).collect();
+                let models: Vec<String> = train
+                    .cells
+                    .iter()
+                    .map(|cell| if cell.label.is_empty() { cell.model.name().as_str().to_owned() } else { cell.label.clone() })
+                    .collect();
                 text += &format!(": {}", models.join("; "));
             }
             if let Some(Some(schema)) = schemas.get(&stage.name) {
@@ -57,9 +61,9 @@ impl Pipeline {
     pub(crate) fn in_order(&self) -> Vec<&crate::spec::Stage> {
         let mut left: Vec<&crate::spec::Stage> = self.stages.values().collect();
         let mut order: Vec<&crate::spec::Stage> = Vec::new();
-        while let Some(next) = left.iter().position(|stage| {
-            stage.inputs.iter().all(|input| order.iter().any(|done| done.name == input.value))
-        }) {
+        while let Some(next) =
+            left.iter().position(|stage| stage.inputs.iter().all(|input| order.iter().any(|done| done.name == input.value)))
+        {
             order.push(left.remove(next));
         }
         // Circles and unknown names are refused when the file is read.

@@ -63,7 +63,8 @@ impl Forecasts {
         let ids = names.ids(batch, columns)?;
         let of = |name: &str| batch.column_by_name(name).expect("found in the schema by Names::find");
         let (ds, cutoff) = (stamps_of(&names.ds, of(&names.ds))?, stamps_of("cutoff", of("cutoff"))?);
-        let numbers = |name: &String| -> Result<Float64Array> { Ok(cast(of(name), &DataType::Float64)?.as_primitive::<Float64Type>().clone()) };
+        let numbers =
+            |name: &String| -> Result<Float64Array> { Ok(cast(of(name), &DataType::Float64)?.as_primitive::<Float64Type>().clone()) };
         let pairs = names.targets.iter().map(|(observed, forecast)| Ok((numbers(observed)?, numbers(forecast)?)));
         let pairs: Vec<_> = pairs.collect::<Result<_>>()?;
         for row in 0..batch.num_rows() {

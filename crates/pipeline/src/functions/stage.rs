@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::Path;
 
-/// Names of the stage functions.
+/// Names of the stage functions that are collective programs; `table.export` is the one besides them.
 pub const FUNCTIONS: [&str; 6] = ["table.read", "table.sql", "table.join", "table.derive", "table.split", "table.evaluate"];
 
 /// Adds the stage functions to those of a rank.
@@ -18,6 +18,7 @@ pub fn register(registry: &mut Registry) {
     for function in FUNCTIONS {
         registry.register(function, move |task, arguments| run(task, function, arguments).map_err(FunctionError::from));
     }
+    crate::export::register(registry);
 }
 
 /// Runs a stage function on the ranks of `context`; all of them must call it.

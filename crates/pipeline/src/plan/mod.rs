@@ -3,6 +3,9 @@
 mod fingerprint;
 mod work;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use deeprc_forecast::task::{PredictTask, TrainTask, Weights};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::check::{expand, find};
 use crate::export::ExportArguments;
-use crate::functions::arguments::{
+use crate::functions::{
     DeriveArguments, EvaluateArguments, ForecastTable, How, JoinArguments, ReadArguments, SplitArguments, SqlArguments,
 };
 use crate::options::Executables;
@@ -74,7 +74,9 @@ impl Work {
     pub fn files(&self) -> Vec<&Path> {
         match self {
             Work::Read { arguments } => arguments.files.iter().map(PathBuf::as_path).collect(),
-            Work::Program(program) => [Some(&program.program), program.script.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect(),
+            Work::Program(program) => {
+                [Some(&program.program), program.script.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -92,7 +94,9 @@ impl Work {
             Work::Join { left, right, on, how } => {
                 table("table.join", &JoinArguments { left: place(*left), right: place(*right), on: on.clone(), how: *how, output })
             }
-            Work::Derive { input, arguments } => table("table.derive", &DeriveArguments { input: place(*input), output, ..arguments.clone() }),
+            Work::Derive { input, arguments } => {
+                table("table.derive", &DeriveArguments { input: place(*input), output, ..arguments.clone() })
+            }
             Work::Split { input, arguments } => table("table.split", &SplitArguments { input: place(*input), output, ..arguments.clone() }),
             Work::Export { input } => table("table.export", &ExportArguments { input: place(*input), output }),
             Work::Train { input, task } => {

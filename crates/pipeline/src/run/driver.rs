@@ -51,12 +51,25 @@ impl<'a> Driver<'a> {
     ) -> Driver<'a> {
         let events = session.events();
         let offset = ledger.now();
-        Driver { plan, session, directory, options, observer, ledger, events, running: BTreeMap::new(), tails: BTreeMap::new(), offset, ending: None }
+        Driver {
+            plan,
+            session,
+            directory,
+            options,
+            observer,
+            ledger,
+            events,
+            running: BTreeMap::new(),
+            tails: BTreeMap::new(),
+            offset,
+            ending: None,
+        }
     }
 
     /// Runs everything to its end. Returns `Done` also when stages failed: the record says so.
     pub fn drive(mut self) -> RunStatus {
-        let pipelines: Vec<(String, String)> = self.ledger.record.pipelines.iter().map(|file| (file.name.clone(), file.toml.clone())).collect();
+        let pipelines: Vec<(String, String)> =
+            self.ledger.record.pipelines.iter().map(|file| (file.name.clone(), file.toml.clone())).collect();
         for (name, text) in pipelines {
             // A copy for the reader of the run; `run.json` has the text too.
             let _ = self.directory.keep(&name, &text);
@@ -123,7 +136,9 @@ impl<'a> Driver<'a> {
         let task = &self.plan.tasks[number];
         let failed = |need: &&usize| matches!(self.status(**need), StageStatus::Failed | StageStatus::Skipped);
         let mut stopped = task.needs.iter().filter(failed);
-        let reason = |need: usize| format!("`{}` {}", self.plan.tasks[need].stage, if self.status(need) == StageStatus::Failed { "failed" } else { "was skipped" });
+        let reason = |need: usize| {
+            format!("`{}` {}", self.plan.tasks[need].stage, if self.status(need) == StageStatus::Failed { "failed" } else { "was skipped" })
+        };
         match &task.work {
             Work::Evaluate { forecasts, .. } => {
                 let all = forecasts.iter().all(|(_, need)| failed(&need));
@@ -171,7 +186,9 @@ impl<'a> Driver<'a> {
     fn describe(&self, task: &Planned, call: Call) -> TaskDescription {
         let resources = &task.resources;
         let mut description = match call {
-            Call::Function { pool, name, arguments } => TaskDescription::function(&task.stage, pool, name, arguments).in_dir(self.directory.session()),
+            Call::Function { pool, name, arguments } => {
+                TaskDescription::function(&task.stage, pool, name, arguments).in_dir(self.directory.session())
+            }
             Call::Program { program, arguments, env, dir } => {
                 let mut description = TaskDescription::executable(&task.stage, program, arguments).in_dir(dir);
                 description.env.extend(env);

@@ -66,7 +66,9 @@ pub(crate) fn of_task(task: &Planned, failure: &Failure, log: Option<&Path>) -> 
 
 fn killed(task: &Planned) -> String {
     match task.work {
-        Work::Train { .. } => "if it was not you, memory ran out: use a smaller batch; `--resume` goes on from the last checkpoint".to_owned(),
+        Work::Train { .. } => {
+            "if it was not you, memory ran out: use a smaller batch; `--resume` goes on from the last checkpoint".to_owned()
+        }
         _ => "if it was not you, memory ran out: use fewer rows or another machine; `--resume` keeps what is finished".to_owned(),
     }
 }

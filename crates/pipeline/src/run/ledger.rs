@@ -12,8 +12,8 @@ use crate::observe::{Observer, RunEvent};
 use crate::options::RunOptions;
 use crate::plan::{Plan, Planned};
 use crate::record::{
-    EnvironmentRecord, OverheadRecord, PipelineRecord, RUN_RECORD_VERSION, RunError, RunRecord, RunStatus, StageRecord, StageStatus, TaskRecord,
-    TaskTimesRecord,
+    EnvironmentRecord, OverheadRecord, PipelineRecord, RUN_RECORD_VERSION, RunError, RunRecord, RunStatus, StageRecord, StageStatus,
+    TaskRecord, TaskTimesRecord,
 };
 use crate::spec::Pipeline;
 

@@ -26,7 +26,7 @@ use crate::observe::{Observer, RunEvent};
 use crate::options::RunOptions;
 use crate::plan::{FORECAST, Plan, TABLE};
 use crate::record::{RunError, RunRecord, RunStatus};
-use crate::spec::{Kind, Pipeline};
+use crate::spec::{At, Kind, Pipeline};
 
 /// Checks and runs pipelines side by side in one session. A pipeline with faults is rejected and a stage that fails stops what
 /// depends on it; everything else goes on. Everything is told to `observer` and kept in `run.json`.
@@ -36,13 +36,14 @@ pub fn run(pipelines: Vec<Pipeline>, options: &RunOptions, observer: &dyn Observ
         Ok(directory) => directory,
         Err(error) => {
             let message = format!("cannot use the run directory {}: {error}", options.dir.display());
-            return ledger.stillborn(RunError { hint: Some("name another directory".into()), ..failure::plain(message, Exit::Resources) }, observer);
+            return ledger
+                .stillborn(RunError { hint: Some("name another directory".into()), ..failure::plain(message, Exit::Resources) }, observer);
         }
     };
     // The session starts its ranks while the check reads the heads of the files.
     let (session, faults) = thread::scope(|scope| {
         let session = scope.spawn(|| Session::start(session_options(&pipelines, options, &directory)));
-        let faults: Vec<Vec<Diagnostic>> = pipelines.iter().map(|pipeline| pipeline.check(options)).collect();
+        let faults: Vec<Vec<Diagnostic>> = (0..pipelines.len()).map(|number| faults_of(number, &pipelines, options)).collect();
         (session.join(), faults)
     });
     let mut plan = Plan::default();
@@ -72,6 +73,22 @@ pub fn run(pipelines: Vec<Pipeline>, options: &RunOptions, observer: &dyn Observ
     ledger.end(status);
     observer.event(&RunEvent::RunEnded { status: ledger.record.status, seconds: ledger.record.seconds });
     ledger.record
+}
+
+/// What the check finds, and whether an earlier pipeline has the same name: its files in the run directory would be the same.
+fn faults_of(number: usize, pipelines: &[Pipeline], options: &RunOptions) -> Vec<Diagnostic> {
+    let pipeline = &pipelines[number];
+    match pipelines[..number].iter().find(|other| other.name() == pipeline.name()) {
+        Some(other) => {
+            let message = format!("{} in this run is called `{}` too", other.file().display(), pipeline.name());
+            vec![pipeline.source.fault(
+                &At::File(0, 0),
+                message,
+                Some("give one of them another name, for example with `--set name=other`".to_owned()),
+            )]
+        }
+        None => pipeline.check(options),
+    }
 }
 
 fn session_options(pipelines: &[Pipeline], options: &RunOptions, directory: &RunDirectory) -> SessionOptions {

@@ -3,7 +3,7 @@
 use deeprc_forecast::task::{PredictResult, TrainResult};
 use serde_json::Value;
 
-use crate::functions::arguments::{EvaluateResult, TableResult};
+use crate::functions::{EvaluateResult, TableResult};
 use crate::plan::{Planned, Work};
 use crate::record::{Curve, ForecastRecord, MetricRecord, RunRecord};
 

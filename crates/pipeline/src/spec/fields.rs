@@ -82,9 +82,7 @@ impl<'a> Fields<'a> {
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
         // Most often the key is there, but misspelt: then the unknown key says it all.
         let known = self.known.borrow();
-        let misspelt = self.table.keys().any(|word| {
-            !known.contains(&word.as_str()) && did_you_mean(word, [key]).is_some()
-        });
+        let misspelt = self.table.keys().any(|word| !known.contains(&word.as_str()) && did_you_mean(word, [key]).is_some());
         if !misspelt {
             self.faults.add(&self.at, format!("{} needs `{key}`", self.what), hint);
         }
@@ -97,6 +95,23 @@ impl<'a> Fields<'a> {
             Value::String(text) => Some(Spanned::new(text.clone(), &node.at)),
             _ => {
                 self.wrong(key, node, "a string or a list of strings");
+                None
+            }
+        };
+        match &node.value {
+            Value::Array(items) => items.iter().filter_map(one).collect(),
+            _ => one(node).into_iter().collect(),
+        }
+    }
+
+    /// A list of texts, in which numbers and `true` or `false` count as their texts.
+    pub fn texts(&self, key: &'static str) -> Names {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let one = |node: &Node| match &node.value {
+            Value::String(text) | Value::Date(text) => Some(Spanned::new(text.clone(), &node.at)),
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Some(Spanned::new(node.json().to_string(), &node.at)),
+            Value::Array(_) | Value::Table(_) => {
+                self.wrong(key, node, "a list of texts");
                 None
             }
         };
@@ -229,7 +244,11 @@ impl<'a> Fields<'a> {
         let entry = |(name, entry): (&String, &super::tree::Entry)| match &entry.node.value {
             Value::String(text) => Some((Spanned::new(name.clone(), &entry.key), Spanned::new(text.clone(), &entry.node.at))),
             _ => {
-                self.faults.add(&entry.node.at, format!("`{name}` in `{key}` of {} is a string, this is {}", self.what, entry.node.kind()), None);
+                self.faults.add(
+                    &entry.node.at,
+                    format!("`{name}` in `{key}` of {} is a string, this is {}", self.what, entry.node.kind()),
+                    None,
+                );
                 None
             }
         };

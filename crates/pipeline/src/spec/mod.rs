@@ -19,7 +19,8 @@ pub(crate) use fields::{Names, Spanned};
 pub(crate) use programs::{Piece, pieces};
 pub(crate) use source::{At, Faults, Source, did_you_mean, nearest_or_all};
 pub(crate) use stage::{
-    Cell, DeriveStage, EvaluateStage, JoinStage, Kind, PredictStage, ProgramStage, ReadStage, Resources, SplitStage, SqlStage, Stage, TrainStage,
+    Cell, DeriveStage, EvaluateStage, JoinStage, Kind, PredictStage, ProgramStage, ReadStage, Resources, SplitStage, SqlStage, Stage,
+    TrainStage,
 };
 
 use self::fields::Fields;
@@ -80,7 +81,8 @@ impl Pipeline {
 
 fn unreadable(file: &Path, error: &std::io::Error) -> Diagnostic {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let names: Vec<String> = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let names: Vec<String> =
+        fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     let wanted = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let near = names.iter().map(String::as_str).filter(|name| name.ends_with(".toml"));
     Diagnostic {

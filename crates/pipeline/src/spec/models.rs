@@ -76,13 +76,16 @@ fn cells(fields: &Fields, seed: u64) -> Vec<Cell> {
     let mut result = Vec::new();
     for place in product(&axes) {
         let chosen = place.iter().find(|(name, ..)| *name == "model").map(|(_, node, at)| (text(node), at.clone()));
-        let Some((name, name_at)) = chosen.or_else(|| model.as_ref().map(|model| (model.value.clone(), model.at.clone()))) else { continue };
+        let Some((name, name_at)) = chosen.or_else(|| model.as_ref().map(|model| (model.value.clone(), model.at.clone()))) else {
+            continue;
+        };
         let own = per_model.as_ref().and_then(|inner| inner.table.get(&name)).and_then(|entry| match &entry.node.value {
             Value::Table(table) => Some(table),
             _ => None,
         });
         let settings = shared.iter().map(|(key, entry)| (key.as_str(), &entry.node, entry.key.clone()));
-        let settings = settings.chain(own.into_iter().flatten().map(|(key, entry): (&String, &Entry)| (key.as_str(), &entry.node, entry.key.clone())));
+        let settings =
+            settings.chain(own.into_iter().flatten().map(|(key, entry): (&String, &Entry)| (key.as_str(), &entry.node, entry.key.clone())));
         let settings: Vec<Setting> = settings.chain(place.iter().filter(|(name, ..)| *name != "model").cloned()).collect();
         if let Some((model, train)) = configure(fields, (&name, &name_at), &settings, seed) {
             let axes: Vec<Setting> = place.iter().filter(|(name, ..)| *name != "model").cloned().collect();
@@ -92,7 +95,12 @@ fn cells(fields: &Fields, seed: u64) -> Vec<Cell> {
     result
 }
 
-fn configure(fields: &Fields, (name, at): (&str, &At), settings: &[Setting], seed: u64) -> Option<(config::ModelConfig, config::TrainConfig)> {
+fn configure(
+    fields: &Fields,
+    (name, at): (&str, &At),
+    settings: &[Setting],
+    seed: u64,
+) -> Option<(config::ModelConfig, config::TrainConfig)> {
     let mut options = Map::new();
     options.insert("seed".into(), seed.into());
     for (key, node, _) in settings {
@@ -129,7 +137,8 @@ fn report(fields: &Fields, model: &str, model_at: &At, settings: &[Setting], err
             *text += &format!(" `deeprc models {model}` lists every option");
         }
     }
-    if let (Some((key, node, _)), Some(kind)) = (setting, hint.as_deref().and_then(|hint| hint.strip_prefix(&format!("`{}` is ", error.key))))
+    if let (Some((key, node, _)), Some(kind)) =
+        (setting, hint.as_deref().and_then(|hint| hint.strip_prefix(&format!("`{}` is ", error.key))))
         && error.message.contains("invalid type")
     {
         let kind = kind.split_once(',').map_or(kind, |(kind, _)| kind).to_owned();
@@ -154,9 +163,8 @@ fn axes<'a>(fields: &Fields<'a>) -> Vec<(&'a str, &'a [Node])> {
 
 fn product<'a>(axes: &[(&'a str, &'a [Node])]) -> Vec<Vec<Setting<'a>>> {
     axes.iter().fold(vec![Vec::new()], |places, (name, values)| {
-        let extended = places.iter().flat_map(|place| {
-            values.iter().map(move |node| [place.as_slice(), &[(*name, node, node.at.clone())]].concat())
-        });
+        let extended =
+            places.iter().flat_map(|place| values.iter().map(move |node| [place.as_slice(), &[(*name, node, node.at.clone())]].concat()));
         extended.collect()
     })
 }
@@ -189,7 +197,11 @@ pub(crate) fn evaluate(fields: &Fields) -> EvaluateStage {
         fields.missing("input", "the name of a predict stage, or a list of them");
     }
     let metrics = fields.choices("metrics", &["mse", "mae", "rmse", "mape", "smape", "mase", "nse", "nnse", "kge"]);
-    let metrics = if fields.table.contains_key("metrics") { metrics } else { serde_json::from_value(serde_json::json!(["mse", "mae"])).unwrap_or(metrics) };
+    let metrics = if fields.table.contains_key("metrics") {
+        metrics
+    } else {
+        serde_json::from_value(serde_json::json!(["mse", "mae"])).unwrap_or(metrics)
+    };
     EvaluateStage {
         input,
         metrics,

@@ -37,7 +37,7 @@ pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
 
 pub(crate) fn command(fields: &Fields) -> ProgramStage {
     let program = fields.required("program", "a path, or the name of a program on the search path");
-    ProgramStage { program: Some(program), script: None, arguments: fields.strings("arguments"), env: env(fields), requires: Names::new() }
+    ProgramStage { program: Some(program), script: None, arguments: fields.texts("arguments"), env: env(fields), requires: Names::new() }
 }
 
 pub(crate) fn python(fields: &Fields, base: &Path) -> ProgramStage {
@@ -48,7 +48,7 @@ pub(crate) fn python(fields: &Fields, base: &Path) -> ProgramStage {
     ProgramStage {
         program: fields.string("interpreter"),
         script,
-        arguments: fields.strings("arguments"),
+        arguments: fields.texts("arguments"),
         env: env(fields),
         requires: fields.strings("requires"),
     }

@@ -53,7 +53,11 @@ fn fits(stage: &Stage, target: &Stage, input: &Spanned<String>, faults: &Faults,
     let (wanted, kind) = match &stage.kind {
         Kind::Predict(predict) if predict.model.at == input.at => ("a train stage", "train"),
         Kind::Evaluate(_) => ("predict stages", "predict"),
-        Kind::Program(program) if program.arguments.iter().chain(program.env.iter().map(|(_, text)| text)).all(|text| text.at != input.at) => return,
+        Kind::Program(program)
+            if program.arguments.iter().chain(program.env.iter().map(|(_, text)| text)).all(|text| text.at != input.at) =>
+        {
+            return;
+        }
         _ if target.kind.makes_table() => return one_table(stage, target, input, faults, stages),
         _ => ("a stage that makes a table", ""),
     };
@@ -73,7 +77,8 @@ fn one_table(stage: &Stage, target: &Stage, input: &Spanned<String>, faults: &Fa
     if let Some(Kind::Train(train)) = stages.get(&predict.model.value).map(|train| &train.kind)
         && train.cells.len() > 1
     {
-        let message = format!("stage `{}` needs one table, `{}` makes {} (one per cell of the matrix)", stage.name, target.name, train.cells.len());
+        let message =
+            format!("stage `{}` needs one table, `{}` makes {} (one per cell of the matrix)", stage.name, target.name, train.cells.len());
         faults.add(&input.at, message, "an evaluate stage takes them all".to_owned());
     }
 }
@@ -135,7 +140,8 @@ fn way_back(stages: &IndexMap<String, Stage>, start: &str) -> Option<Vec<String>
 
 /// A training takes time and series from the split stage before it unless it names them, and uses its column `split`.
 fn inherit(stages: &mut IndexMap<String, Stage>) {
-    let splits: Vec<(String, Option<SplitColumns>)> = stages.values().map(|stage| (stage.name.clone(), split_before(stages, stage, 0))).collect();
+    let splits: Vec<(String, Option<SplitColumns>)> =
+        stages.values().map(|stage| (stage.name.clone(), split_before(stages, stage, 0))).collect();
     for (name, split) in splits {
         let Some(stage) = stages.get_mut(&name) else { continue };
         let (Kind::Train(train), Some(split)) = (&mut stage.kind, split) else { continue };
@@ -174,4 +180,3 @@ fn split_before(stages: &IndexMap<String, Stage>, stage: &Stage, depth: usize) -
         }
     })
 }
-

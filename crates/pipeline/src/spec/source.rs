@@ -103,7 +103,11 @@ pub(crate) fn did_you_mean<'n>(word: &str, names: impl IntoIterator<Item = &'n s
         // In a short word one slip is much: `cvs` for `csv`.
         let slip = if strsim::osa_distance(&lower, &name) == 1 && lower.len() >= 2 { 0.85 } else { 0.0 };
         let contained = lower.len() >= 3 && (name.contains(&lower) || lower.contains(&name) && name.len() >= 3);
-        strsim::jaro_winkler(&lower, &name).max(strsim::normalized_damerau_levenshtein(&lower, &name)).max(if contained { 0.8 } else { slip })
+        strsim::jaro_winkler(&lower, &name).max(strsim::normalized_damerau_levenshtein(&lower, &name)).max(if contained {
+            0.8
+        } else {
+            slip
+        })
     };
     let best = names.into_iter().map(|name| (score(name), name)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= 0.77).then(|| format!("did you mean `{}`?", best.1))

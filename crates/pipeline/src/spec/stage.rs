@@ -8,9 +8,7 @@ use deeprc_loader::{DatasetOptions, Part};
 
 use super::fields::{Names, Spanned};
 use super::source::At;
-use crate::functions::arguments::{
-    Baseline, DeriveArguments, How, Metric, ReadArguments, SplitArguments, Units,
-};
+use crate::functions::{Baseline, DeriveArguments, How, Metric, ReadArguments, SplitArguments, Units};
 
 /// One `[stage.NAME]`.
 #[derive(Debug, Clone)]

@@ -2,25 +2,25 @@
 
 use std::path::Path;
 
+use deeprc_table::ColumnType;
 use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
 
 use super::fields::{Fields, Spanned};
-use super::source::At;
+use super::source::{At, did_you_mean};
 use super::stage::{DerivePlaces, DeriveStage, JoinStage, ReadStage, SplitStage, SqlStage};
 use super::tree::{Node, Value};
-use crate::functions::arguments::{
-    DeriveArguments, Format, Generate, Lag, PartSize, ReadArguments, Rolling, Scaling, SplitArguments, Unpivot,
-};
+use crate::functions::{DeriveArguments, Format, Generate, Lag, PartSize, ReadArguments, Rolling, Scaling, SplitArguments, Unpivot};
 
 const GENERATORS: [&str; 3] = ["hourly-loads", "hourly-oil", "basins"];
 
 pub(crate) fn read(fields: &Fields, base: &Path) -> ReadStage {
     let files = fields.paths("files", base);
-    let types = fields.map("types");
+    let types = types(fields);
     let generate = fields.table("generate").map(generate);
     let format = fields.choice("format", &["csv", "parquet", "camels"]).unwrap_or_else(|| match files.first() {
         Some(file) if file.value.extension().is_some_and(|end| end == "parquet") => Format::Parquet,
-        None if generate.as_ref().is_some_and(|made| made.data == crate::functions::arguments::Generator::Basins) => Format::Camels,
+        None if generate.as_ref().is_some_and(|made| made.data == crate::functions::Generator::Basins) => Format::Camels,
         _ => Format::Csv,
     });
     let part = fields.choice("part", &["forcing", "streamflow", "attributes"]);
@@ -50,16 +50,31 @@ pub(crate) fn read(fields: &Fields, base: &Path) -> ReadStage {
         files: Vec::new(),
         format,
         part,
-        product: fields.string("product").map(|name| name.value),
+        product: fields.string("product").map(|name| name.value).filter(|name| !name.is_empty()),
         basins,
         delimiter,
-        types: types.iter().map(|(name, kind)| (name.value.clone(), kind.value.clone())).collect(),
+        types: types.iter().map(|(name, kind)| (name.value.clone(), *kind)).collect(),
         nulls,
         generate,
         generate_dir: None,
         output: Default::default(),
     };
     ReadStage { files, arguments, types: types.into_iter().map(|(name, _)| name).collect() }
+}
+
+fn types(fields: &Fields) -> Vec<(Spanned<String>, ColumnType)> {
+    let words = ["bool", "int", "float", "date", "timestamp", "text"];
+    fields.map("types").into_iter().filter_map(|(name, word)| Some((name, enumerated("type", fields, &word, &words)?))).collect()
+}
+
+/// The enum that serde makes of one of `words`.
+fn enumerated<T: DeserializeOwned>(what: &str, fields: &Fields, word: &Spanned<String>, words: &[&str]) -> Option<T> {
+    let value = words.contains(&word.value.as_str()).then(|| serde_json::from_value(word.value.as_str().into()).ok()).flatten();
+    if value.is_none() {
+        let hint = did_you_mean(&word.value, words.iter().copied()).unwrap_or_else(|| format!("one of {}", words.join(", ")));
+        fields.faults.add(&word.at, format!("unknown {what} \"{}\" in {}", word.value, fields.what), hint);
+    }
+    value
 }
 
 fn generate(fields: Fields) -> Generate {
@@ -69,7 +84,7 @@ fn generate(fields: Fields) -> Generate {
     }
     let size = |key, fields: &Fields| fields.integer(key, 1.., "at least 1").map(|number| number as usize);
     let generate = Generate {
-        data: data.unwrap_or(crate::functions::arguments::Generator::HourlyLoads),
+        data: data.unwrap_or(crate::functions::Generator::HourlyLoads),
         rows: size("rows", &fields),
         basins: size("basins", &fields),
         seed: fields.integer("seed", 0.., "0 or more").unwrap_or(1) as u64,
@@ -193,14 +208,26 @@ pub(crate) fn split(fields: &Fields, seed: u64) -> SplitStage {
     let series = fields.string("series");
     let size = |key| fields.node(key).and_then(|node| part_size(fields, key, node));
     let (train, validation, test) = (size("train"), size("validation"), size("test"));
-    let fractions: f64 = [&train, &validation, &test].into_iter().flatten().filter_map(|part| match part {
-        PartSize::Fraction(fraction) => Some(*fraction),
-        _ => None,
-    }).sum();
+    let fractions: f64 = [&train, &validation, &test]
+        .into_iter()
+        .flatten()
+        .filter_map(|part| match part {
+            PartSize::Fraction(fraction) => Some(*fraction),
+            _ => None,
+        })
+        .sum();
     if fractions > 1.0 + 1e-9 {
-        fields.faults.add(&fields.place("train"), format!("the parts of {} are {fractions:.3} of the rows together, more than all", fields.what), None);
+        fields.faults.add(
+            &fields.place("train"),
+            format!("the parts of {} are {fractions:.3} of the rows together, more than all", fields.what),
+            None,
+        );
     }
-    if train.is_none() && validation.is_none() && test.is_none() && !["train", "validation", "test"].iter().any(|key| fields.table.contains_key(*key)) {
+    if train.is_none()
+        && validation.is_none()
+        && test.is_none()
+        && !["train", "validation", "test"].iter().any(|key| fields.table.contains_key(*key))
+    {
         fields.missing("train", "rows per series (8640), a fraction (0.8) or the date at which the part ends (\"2017-01-01\")");
     }
     let scale = scale(fields);
@@ -222,15 +249,7 @@ pub(crate) fn split(fields: &Fields, seed: u64) -> SplitStage {
 
 fn scale(fields: &Fields) -> Vec<(Spanned<String>, Scaling)> {
     let words = ["standard", "minmax", "none"];
-    let scaling = |(name, word): (Spanned<String>, Spanned<String>)| {
-        let value = words.contains(&word.value.as_str()).then(|| serde_json::from_value(word.value.as_str().into()).ok()).flatten();
-        if value.is_none() {
-            let hint = super::source::did_you_mean(&word.value, words).unwrap_or_else(|| "one of standard, minmax, none".into());
-            fields.faults.add(&word.at, format!("unknown scaling \"{}\" of column `{}`", word.value, name.value), hint);
-        }
-        Some((name, value?))
-    };
-    fields.map("scale").into_iter().filter_map(scaling).collect()
+    fields.map("scale").into_iter().filter_map(|(name, word)| Some((name, enumerated("scaling", fields, &word, &words)?))).collect()
 }
 
 fn part_size(fields: &Fields, key: &str, node: &Node) -> Option<PartSize> {
