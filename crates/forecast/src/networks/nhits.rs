@@ -71,18 +71,22 @@ impl NHits {
         temporal.chain(inputs.stat.as_ref().map(Tensor::shallow_clone)).collect()
     }
 
-    fn mlp(&self, block: &Block, mut x: Tensor, train: bool) -> Tensor {
-        let last = block.layers.len() - 1;
-        for (position, layer) in block.layers.iter().enumerate() {
-            x = layer.forward(&x);
-            if position > 0 && position < last {
-                x = activate(self.config.activation, x);
-                if train && self.config.dropout_prob_theta > 0.0 {
-                    x = x.dropout(self.config.dropout_prob_theta, train);
-                }
-            }
+    /// `[batch, width] -> [batch, input + outputs * knots]`, without the backcast for the last block, which nobody reads.
+    fn mlp(&self, block: &Block, x: &Tensor, train: bool, last_block: bool) -> Tensor {
+        let [first, second, hidden @ .., out] = block.layers.as_slice() else {
+            unreachable!("an input layer, at least one hidden one and an output layer")
+        };
+        let mut x = self.activate(first.then(second, x), train);
+        for layer in hidden {
+            x = self.activate(layer.forward(&x), train);
         }
-        x
+        if last_block { out.rows(self.frame.input as i64).forward(&x) } else { out.forward(&x) }
+    }
+
+    fn activate(&self, x: Tensor, train: bool) -> Tensor {
+        let x = activate(self.config.activation, x);
+        let drop = train && self.config.dropout_prob_theta > 0.0;
+        if drop { x.dropout(self.config.dropout_prob_theta, train) } else { x }
     }
 
     /// `[batch, outputs * knots] -> [batch, horizon, outputs]`.
@@ -149,9 +153,11 @@ impl Model for NHits {
             let mut parts = vec![pooled];
             parts.extend(self.exogenous(block.pool, inputs));
             let x = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) };
-            let theta = self.mlp(block, x, train); // [batch, input + outputs * knots]
-            forecast = self.interpolate(&theta.slice(1, input, None, 1)) + forecast; // [batch, horizon, outputs]
-            if number + 1 < self.blocks.len() {
+            let last = number + 1 == self.blocks.len();
+            let theta = self.mlp(block, &x, train, last);
+            let knots = if last { theta.shallow_clone() } else { theta.slice(1, input, None, 1) };
+            forecast = self.interpolate(&knots) + forecast; // [batch, horizon, outputs]
+            if !last {
                 let rest = residual - theta.slice(1, None, input, 1);
                 residual = mask.iter().fold(rest, |rest, mask| rest * mask);
             }
