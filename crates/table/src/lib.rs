@@ -1,11 +1,17 @@
 //! Tables spread over ranks, with the operators of a query engine.
 
+mod agree;
 mod context;
 mod csv;
 mod error;
+mod exchange;
 mod global;
 mod look;
+mod mapping;
 mod operator;
+mod parquet;
+mod scan;
+mod session;
 mod table;
 
 pub use context::Context;

@@ -105,6 +105,11 @@ pub enum Function {
 }
 
 impl Function {
+    /// The call for a rolling window.
+    pub(crate) fn rolling_call(self, column: &str) -> String {
+        self.call(column)
+    }
+
     pub(crate) fn call(self, column: &str) -> String {
         let name = match self {
             Function::Count => "count",

@@ -1,0 +1,227 @@
+//! Runs one exchange: produce, one collective, take in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::arrow::compute::BatchCoalescer;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::DataFusionError;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::metrics::Time;
+use datafusion::physical_plan::repartition::BatchPartitioner;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
+use deeprc_comm::Communicator;
+use futures::TryStreamExt;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::range::{Keys, bounds};
+use super::wire::{self, Placed};
+use super::{ExchangeExec, Owner, Scheme};
+use crate::agree::{Fault, agree, internal};
+use crate::{Error, Result};
+
+/// Rows per batch that an exchange sends and hands on.
+const BATCH_ROWS: usize = 8192;
+
+/// What a stage needs to run.
+pub(crate) struct Stage<'a> {
+    pub comm: &'a Communicator,
+    pub runtime: &'a Handle,
+    pub context: &'a Arc<TaskContext>,
+}
+
+impl Stage<'_> {
+    /// Runs partitions of a plan side by side on this rank's threads; their batches in the order of `partitions`.
+    pub fn collect(&self, plan: &Arc<dyn ExecutionPlan>, partitions: &[usize]) -> Result<Vec<Vec<RecordBatch>>> {
+        self.each(plan, partitions, |_, batches| Ok(batches))
+    }
+
+    /// Runs partitions, and `work` on each of them, side by side.
+    fn each<T: Send + 'static>(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        partitions: &[usize],
+        work: impl Fn(usize, Vec<RecordBatch>) -> Result<T, DataFusionError> + Clone + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let mut tasks = JoinSet::new();
+        for (place, partition) in partitions.iter().copied().enumerate() {
+            let (plan, context, work) = (plan.clone(), self.context.clone(), work.clone());
+            let task = async move {
+                let batches: Vec<RecordBatch> = plan.execute(partition, context)?.try_collect().await?;
+                Ok::<_, DataFusionError>((place, work(partition, batches)?))
+            };
+            tasks.spawn_on(task, self.runtime);
+        }
+        let mut done = self.runtime.block_on(async {
+            let mut done = Vec::with_capacity(partitions.len());
+            while let Some(task) = tasks.join_next().await {
+                // A panic in an operator becomes this rank's error, so that the other ranks hear of it.
+                done.push(task.map_err(|e| internal(&e))?.map_err(Error::from)?);
+            }
+            Ok::<_, Error>(done)
+        })?;
+        done.sort_by_key(|(place, _)| *place);
+        Ok(done.into_iter().map(|(_, result)| result).collect())
+    }
+
+    /// Runs an exchange to its end. Every rank returns an error if one rank failed.
+    pub fn run(&self, exchange: &ExchangeExec) -> Result<()> {
+        let rank = self.comm.rank();
+        let produced = self.produce(exchange);
+        if let Err(Error::Comm(_)) = &produced {
+            return produced.map(drop);
+        }
+        let (messages, own) = match &produced {
+            Ok(batches) => self.address(exchange, batches)?,
+            Err(error) => (vec![vec![fault(error)?]; self.comm.size()], Vec::new()),
+        };
+        let received = if self.comm.size() == 1 { messages } else { self.comm.all_to_all(messages)? };
+        let mut produced = Some(produced);
+        let mut arrived: HashMap<usize, Vec<RecordBatch>> =
+            (0..exchange.to.len()).filter(|partition| exchange.to[*partition].is_on(rank)).map(|partition| (partition, vec![])).collect();
+        let mut own = Some(own);
+        for (from, mut parts) in received.into_iter().enumerate() {
+            if let Some(produced) = produced.take_if(|_| from == rank) {
+                produced?;
+            }
+            let status = if parts.is_empty() { Bytes::new() } else { parts.remove(0) };
+            if !status.is_empty() {
+                return Err(serde_json::from_slice::<Fault>(&status).map_err(|e| internal(&e))?.on(from));
+            }
+            let batches = match own.take_if(|_| from == rank) {
+                Some(own) => own,
+                None => wire::decode(parts, &exchange.schema())?,
+            };
+            for (partition, batch) in batches {
+                arrived.entry(partition).or_default().push(batch);
+            }
+        }
+        for batches in arrived.values_mut() {
+            *batches = coalesced(std::mem::take(batches), &exchange.schema())?;
+        }
+        exchange.fill(arrived);
+        Ok(())
+    }
+
+    /// This rank's rows with the partition that each goes to, in the order of the input partitions.
+    fn produce(&self, exchange: &ExchangeExec) -> Result<Vec<Placed>> {
+        let (input, sources, schema) = (&exchange.input, exchange.sources(), exchange.schema());
+        let produced = match exchange.scheme.clone() {
+            Scheme::Move => self.each(input, &sources, |partition, batches| Ok(placed(partition, batches)))?,
+            Scheme::Concat => self.each(input, &sources, |_, batches| Ok(placed(0, batches)))?,
+            Scheme::Split(partitioning) => {
+                let inputs = input.output_partitioning().partition_count();
+                self.each(input, &sources, move |source, batches| split(batches, &partitioning, source, inputs, &schema))?
+            }
+            Scheme::Range(ordering, count) => {
+                let keys = Keys::new(&ordering, &schema)?;
+                let runs = self.collect(input, &sources);
+                let sample = runs.as_ref().map_err(|_| ()).map(|runs| keys.sample(runs.iter().flatten()).map_err(Error::from));
+                // All ranks take part in the agreement about the samples, also the one that has failed.
+                let sample = match sample {
+                    Ok(sample) => sample,
+                    Err(()) => return Err(agree_on_failure(self.comm, runs.map(drop))),
+                };
+                let bounds = bounds(agree(self.comm, sample)?, count);
+                let mut produced = Vec::new();
+                for batches in runs? {
+                    let mut outputs = Outputs::new(count, &schema);
+                    for batch in batches {
+                        for (partition, rows) in keys.split(&batch, &bounds)?.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+                            outputs.0[partition].push_batch_with_indices(batch.clone(), rows)?;
+                        }
+                    }
+                    produced.push(outputs.finish()?);
+                }
+                produced
+            }
+        };
+        Ok(produced.into_iter().flatten().filter(|(_, batch)| batch.num_rows() > 0).collect())
+    }
+
+    /// One message per rank (a status, empty if all is well, then the batches), and what stays here.
+    fn address(&self, exchange: &ExchangeExec, batches: &[Placed]) -> Result<(Vec<Vec<Bytes>>, Vec<Placed>)> {
+        let mine = |rank: usize| batches.iter().filter(move |(partition, _)| exchange.to[*partition].is_on(rank)).cloned();
+        let own = mine(self.comm.rank()).collect();
+        let to_all = exchange.to.iter().all(|owner| *owner == Owner::All) && self.comm.size() > 1;
+        let broadcast = if to_all { Some(wire::encode(batches)?) } else { None };
+        let messages = (0..self.comm.size()).map(|rank| {
+            let mut message = vec![Bytes::new()];
+            if rank != self.comm.rank() {
+                message.extend(match &broadcast {
+                    Some(parts) => parts.clone(),
+                    None => wire::encode(&mine(rank).collect::<Vec<_>>())?,
+                });
+            }
+            Ok(message)
+        });
+        Ok((messages.collect::<Result<_>>()?, own))
+    }
+}
+
+/// Takes part in the agreement that the other ranks are in, with an error; gives that error back.
+fn agree_on_failure(comm: &Communicator, failed: Result<()>) -> Error {
+    match agree::<()>(comm, failed) {
+        Err(error) => error,
+        Ok(_) => internal(&std::io::Error::other("an agreement that lost an error")),
+    }
+}
+
+fn fault(error: &Error) -> Result<Bytes> {
+    Ok(serde_json::to_vec(&Fault::from(error)).map_err(|e| internal(&e))?.into())
+}
+
+fn placed(partition: usize, batches: Vec<RecordBatch>) -> Vec<Placed> {
+    batches.into_iter().map(|batch| (partition, batch)).collect()
+}
+
+/// One coalescer per output partition: splitting a batch over many partitions leaves slivers, which would cost a message part each.
+struct Outputs(Vec<BatchCoalescer>);
+
+impl Outputs {
+    fn new(count: usize, schema: &SchemaRef) -> Self {
+        let coalescer = || BatchCoalescer::new(schema.clone(), BATCH_ROWS).with_biggest_coalesce_batch_size(Some(BATCH_ROWS / 2));
+        Outputs((0..count).map(|_| coalescer()).collect())
+    }
+
+    fn finish(self) -> Result<Vec<Placed>, DataFusionError> {
+        let mut placed = Vec::new();
+        for (partition, mut coalescer) in self.0.into_iter().enumerate() {
+            coalescer.finish_buffered_batch()?;
+            placed.extend(std::iter::from_fn(|| coalescer.next_completed_batch()).map(|batch| (partition, batch)));
+        }
+        Ok(placed)
+    }
+}
+
+fn split(
+    batches: Vec<RecordBatch>,
+    partitioning: &Partitioning,
+    source: usize,
+    inputs: usize,
+    schema: &SchemaRef,
+) -> Result<Vec<Placed>, DataFusionError> {
+    let mut partitioner = BatchPartitioner::try_new(partitioning.clone(), Time::default(), source, inputs)?;
+    let mut outputs = Outputs::new(partitioning.partition_count(), schema);
+    for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
+        partitioner.partition(batch, |partition, rows| Ok(outputs.0[partition].push_batch(rows)?))?;
+    }
+    outputs.finish()
+}
+
+/// The same rows in the same order, small batches put together.
+fn coalesced(batches: Vec<RecordBatch>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    if batches.len() < 2 || rows / batches.len() >= BATCH_ROWS / 2 || schema.fields().is_empty() {
+        return Ok(batches);
+    }
+    let mut coalescer = BatchCoalescer::new(schema.clone(), BATCH_ROWS).with_biggest_coalesce_batch_size(Some(BATCH_ROWS / 2));
+    for batch in batches {
+        coalescer.push_batch(batch)?;
+    }
+    coalescer.finish_buffered_batch()?;
+    Ok(std::iter::from_fn(|| coalescer.next_completed_batch()).collect())
+}
