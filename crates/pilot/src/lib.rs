@@ -37,14 +37,22 @@
 //! # }
 //! ```
 
+mod admission;
 pub mod agent;
+mod clock;
+mod core;
 mod error;
 mod event;
+pub mod journal;
 mod json;
 pub mod rank;
+mod reactor;
 mod resources;
+mod scheduler;
+mod scratch;
 mod session;
 mod task;
+mod wire;
 
 pub use error::{Error, Result};
 pub use event::{Event, Stamped};
