@@ -45,12 +45,14 @@ mod error;
 mod event;
 pub mod journal;
 mod json;
+mod leader;
 pub mod rank;
 mod reactor;
 mod resources;
 mod scheduler;
 mod scratch;
 mod session;
+mod tail;
 mod task;
 mod wire;
 

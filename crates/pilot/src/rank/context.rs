@@ -1,8 +1,18 @@
 //! What a function learns about its task, and how it speaks to it.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use serde_json::Value;
+
+use super::link::Link;
+use crate::{clock::monotonic, wire::FromRank};
 
 /// The task in which a function runs.
 #[derive(Debug)]
@@ -25,24 +35,28 @@ pub struct TaskContext {
     pub cores: Vec<usize>,
     /// GPUs as in `CUDA_VISIBLE_DEVICES`.
     pub gpus: Vec<String>,
+    pub(super) link: Arc<Link>,
+    pub(super) canceled: Arc<AtomicBool>,
+    pub(super) connected: AtomicBool,
 }
 
 impl TaskContext {
     /// Says that the communicator of this rank is built: its time is part of the report. Later calls do nothing.
     pub fn connected(&self) {
-        unimplemented!()
+        if !self.connected.swap(true, Ordering::Relaxed) {
+            self.link.send(&FromRank::Connected { at: monotonic() });
+        }
     }
 
     /// Sends a progress value to the session's event stream.
     pub fn progress(&self, value: Value) {
-        let _ = value;
-        unimplemented!()
+        self.link.send(&FromRank::Progress(value));
     }
 
     /// True once the task is to end (canceled, timed out, or another rank failed): return soon, after two seconds the
     /// process is killed.
     pub fn canceled(&self) -> bool {
-        unimplemented!()
+        self.canceled.load(Ordering::Relaxed)
     }
 }
 

@@ -13,7 +13,10 @@
 //! ```
 
 mod context;
+mod link;
+mod process;
 mod registry;
+mod serve;
 
 pub use context::{FunctionError, TaskContext};
 pub use registry::Registry;

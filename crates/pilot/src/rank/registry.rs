@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde_json::Value;
 
-use super::{FunctionError, TaskContext};
+use super::{FunctionError, TaskContext, serve};
 use crate::Result;
 
 pub(super) type Function = Arc<dyn Fn(&TaskContext, Value) -> Result<Value, FunctionError> + Send + Sync>;
@@ -33,10 +33,15 @@ impl Registry {
     /// The main loop of a rank process: connects to the agent (`DEEPRC_RANK_SOCKET`) and runs one task after another
     /// until the agent is gone.
     ///
+    /// Each call gets a thread of its own, named after its task, in a process whose environment, working directory,
+    /// stdout, stderr and CPU affinity are those of the task and are put back afterwards. An agent that dies during a
+    /// call takes the process with it.
+    ///
     /// # Errors
-    /// [`Error::Environment`](crate::Error::Environment) when not started by an agent.
+    /// [`Error::Environment`](crate::Error::Environment) when not started by an agent, [`Error::Io`](crate::Error::Io)
+    /// when the agent cannot be reached.
     pub fn serve(self) -> Result<()> {
-        unimplemented!()
+        serve::serve(self.functions)
     }
 }
 
