@@ -72,7 +72,7 @@ impl Error {
     }
 
     /// Whether another rank failed first and this one was only told so.
-    fn secondary(&self) -> bool {
+    pub fn secondary(&self) -> bool {
         let of_comm =
             |error: &deeprc_comm::Error| matches!(error, deeprc_comm::Error::Aborted { .. } | deeprc_comm::Error::PeerDead { .. });
         match self {
