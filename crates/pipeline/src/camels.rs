@@ -39,6 +39,17 @@ pub fn gauge_id(text: &str) -> String {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) { format!("{text:0>8}") } else { text.into() }
 }
 
+/// Which forcing product is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product<'a> {
+    /// This one.
+    Named(&'a str),
+    /// The only one there is.
+    Only,
+    /// Any: of weather nothing is wanted but the basins' areas, which are the same in all.
+    Any,
+}
+
 /// Where the files of every gauge are.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -58,8 +69,8 @@ impl Layout {
     /// Looks for the files below `root`, for all gauges or `basins` only.
     ///
     /// # Errors
-    /// A directory that is missing, no forcing file at all, several products without `product`, a basin without files.
-    pub fn discover(root: &Path, product: Option<&str>, basins: &[String]) -> Result<Layout> {
+    /// A directory that is missing, no forcing file at all, several products for [`Product::Only`], a basin without files.
+    pub fn discover(root: &Path, product: Product, basins: &[String]) -> Result<Layout> {
         let weather = forcing_dir(root, product)?;
         let mut forcing = gauges_below(&weather, "_forcing_leap.txt")?;
         let mut streamflow = gauges_below(&root.join("usgs_streamflow"), "_streamflow_qc.txt")?;
@@ -164,7 +175,7 @@ fn some_of<'a>(mut names: impl Iterator<Item = &'a String>) -> String {
 }
 
 /// The directory of one forcing product.
-fn forcing_dir(root: &Path, product: Option<&str>) -> Result<PathBuf> {
+fn forcing_dir(root: &Path, product: Product) -> Result<PathBuf> {
     let all = root.join("basin_mean_forcing");
     if !all.is_dir() {
         let hint = Some("give the directory that holds basin_mean_forcing, usgs_streamflow and camels_attributes_v2.0".into());
@@ -179,13 +190,13 @@ fn forcing_dir(root: &Path, product: Option<&str>) -> Result<PathBuf> {
         }
     }
     match (product, &products[..]) {
-        (Some(product), _) if products.iter().any(|name| name == product) => Ok(all.join(product)),
-        (None, []) => Ok(all),
-        (None, [only]) => Ok(all.join(only)),
+        (Product::Named(product), _) if products.iter().any(|name| name == product) => Ok(all.join(product)),
+        (Product::Only | Product::Any, []) => Ok(all),
+        (Product::Only, [only]) | (Product::Any, [only, ..]) => Ok(all.join(only)),
         (product, _) => {
             let message = match product {
-                Some(product) => format!("no forcing product `{product}` in it"),
-                None => "several forcing products in it".into(),
+                Product::Named(product) => format!("no forcing product `{product}` in it"),
+                Product::Only | Product::Any => "several forcing products in it".into(),
             };
             let hint = Some(format!("set `product` to one of: {}", products.join(", ")));
             Err(Error::Layout { path: all, message, hint })

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the message of a test")]
 
-use deeprc_pipeline::camels::{Layout, gauge_id};
+use deeprc_pipeline::camels::{Layout, Product, gauge_id};
 use deeprc_pipeline::functions::CamelsPart;
 use deeprc_pipeline::generate::{Basins, attribute_schema, write_attributes, write_basins};
 use deeprc_table::arrow::array::{Array, AsArray, RecordBatch};
@@ -35,7 +35,7 @@ fn layout(change: &[(&str, &str)]) -> TempDir {
 }
 
 fn read(root: &Path, part: CamelsPart) -> RecordBatch {
-    let layout = Layout::discover(root, None, &[]).unwrap();
+    let layout = Layout::discover(root, Product::Only, &[]).unwrap();
     let (schema, batches, _) = layout.read(part, 0, 1).unwrap();
     concat_batches(&schema, &batches).unwrap()
 }
@@ -90,7 +90,7 @@ fn attributes_are_joined_on_the_gauge() {
 #[track_caller]
 fn check_error(change: &[(&str, &str)], part: CamelsPart, message: &str) {
     let dir = layout(change);
-    let found = Layout::discover(dir.path(), None, &[]).and_then(|layout| layout.read(part, 0, 1));
+    let found = Layout::discover(dir.path(), Product::Only, &[]).and_then(|layout| layout.read(part, 0, 1));
     let text = found.unwrap_err().to_string();
     let text = text.replace(&format!("{}/", dir.path().display()), "");
     assert_eq!(text, message);
@@ -121,23 +121,24 @@ fn wrong_lines_are_named() {
 #[test]
 fn wrong_directories_are_named() {
     let dir = TempDir::new().unwrap();
-    let error = Layout::discover(dir.path(), None, &[]).unwrap_err();
+    let error = Layout::discover(dir.path(), Product::Only, &[]).unwrap_err();
     assert!(error.to_string().ends_with("basin_mean_forcing: no such directory"));
     assert!(error.hint().unwrap().contains("usgs_streamflow"));
     let second = ("basin_mean_forcing/daymet/01/01013500_lump_cida_forcing_leap.txt", FORCING);
     let dir = layout(&[second]);
-    let error = Layout::discover(dir.path(), None, &[]).unwrap_err();
+    let error = Layout::discover(dir.path(), Product::Only, &[]).unwrap_err();
     assert!(error.to_string().ends_with("several forcing products in it"));
     assert_eq!(error.hint().unwrap(), "set `product` to one of: daymet, nldas");
-    assert!(Layout::discover(dir.path(), Some("daymet"), &[]).is_ok());
-    let error = Layout::discover(dir.path(), Some("nldas"), &["1".into()]).unwrap_err();
+    assert!(Layout::discover(dir.path(), Product::Named("daymet"), &[]).is_ok());
+    assert!(Layout::discover(dir.path(), Product::Any, &[]).is_ok());
+    let error = Layout::discover(dir.path(), Product::Named("nldas"), &["1".into()]).unwrap_err();
     assert!(error.to_string().ends_with("no forcing file of basin 00000001"));
 }
 
 #[test]
 fn a_gauge_without_forcing_has_flow_but_no_depth() {
     let dir = layout(&[("usgs_streamflow/02/02000000_streamflow_qc.txt", "02000000 2000 02 28 1.0 A\n")]);
-    let layout = Layout::discover(dir.path(), None, &[]).unwrap();
+    let layout = Layout::discover(dir.path(), Product::Only, &[]).unwrap();
     let (schema, batches, notes) = layout.read(CamelsPart::Streamflow, 0, 1).unwrap();
     let streamflow = concat_batches(&schema, &batches).unwrap();
     assert_eq!(numbers(&streamflow, "flow")[2], Some(1.0));
@@ -209,7 +210,7 @@ fn shared(name: &str) -> Option<PathBuf> {
 #[test]
 fn real_files_have_their_known_traps() {
     let Some(root) = shared("data/camels") else { return };
-    let layout = Layout::discover(&root, None, &[]).unwrap();
+    let layout = Layout::discover(&root, Product::Only, &[]).unwrap();
     assert_eq!((layout.forcing.len(), layout.streamflow.len()), (19, 19));
     let streamflow = read(&root, CamelsPart::Streamflow);
     let gauges = texts(&streamflow, "gauge");

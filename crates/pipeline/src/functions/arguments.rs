@@ -24,7 +24,8 @@ pub struct ReadArguments {
     /// Which of the three CAMELS tables; needed for `format = "camels"`.
     #[serde(default)]
     pub part: Option<CamelsPart>,
-    /// CAMELS: which forcing product (`nldas`, `daymet`, …); may be left out where there is one only.
+    /// CAMELS: which forcing product (`nldas`, `daymet`, …); may be left out where there is one
+    /// only, and for streamflow and attributes.
     #[serde(default)]
     pub product: Option<String>,
     /// CAMELS: only these gauges, as 8-digit ids or numbers; empty: all.

@@ -2,7 +2,7 @@
 
 use super::stage::publish;
 use super::{CamelsPart, Error, Format, Generate, Generator, ReadArguments, Result, TableResult};
-use crate::camels::{self, Layout};
+use crate::camels::{self, Layout, Product};
 use crate::generate::{self, ATTRIBUTE_FILES, Basins, write_attributes, write_basins, write_loads, write_oil};
 use bytes::Bytes;
 use deeprc_comm::Communicator;
@@ -83,7 +83,12 @@ fn part(arguments: &ReadArguments) -> Result<CamelsPart> {
 }
 
 fn layout(arguments: &ReadArguments, root: &Path) -> Result<Layout> {
-    Layout::discover(root, arguments.product.as_deref(), &arguments.basins)
+    let product = match (arguments.product.as_deref().filter(|name| !name.is_empty()), part(arguments)?) {
+        (Some(product), _) => Product::Named(product),
+        (None, CamelsPart::Forcing) => Product::Only,
+        (None, CamelsPart::Streamflow | CamelsPart::Attributes) => Product::Any,
+    };
+    Layout::discover(root, product, &arguments.basins)
 }
 
 fn read_camels(context: &Context, arguments: &ReadArguments, files: &[PathBuf], notes: &mut Vec<String>) -> Result<Table> {
