@@ -4,4 +4,5 @@
 
 mod evaluate;
 mod functions;
+mod real;
 mod stage;

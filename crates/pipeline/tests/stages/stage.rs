@@ -74,3 +74,10 @@ pub fn texts(batch: &RecordBatch, column: &str) -> Vec<String> {
     let values = cast(batch.column_by_name(column).unwrap(), &DataType::LargeUtf8).unwrap();
     values.as_string::<i64>().iter().map(|text| text.unwrap_or_default().to_string()).collect()
 }
+
+/// A directory of shared data: named by the environment, or beside the workspace; absent on most machines.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let root = std::env::var_os("DEEPRC_SHARED").map_or(beside, PathBuf::from);
+    Some(root.join(name)).filter(|path| path.is_dir())
+}
