@@ -5,13 +5,12 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{
     Error, Pool, Resources, Result, TaskDescription, TaskKind,
     scheduler::{AgentId, Lack, Node, place},
+    wire::{MAX_DESCRIPTION, encode},
 };
 
 /// Refuses tasks that contradict themselves or could never start.
 pub(crate) fn check(task: &TaskDescription, resources: Resources, pools: &[Pool]) -> Result<()> {
-    let invalid = |reason: String, hint: &str| {
-        Err(Error::Invalid { task: task.name.clone(), reason, hint: hint.to_string() })
-    };
+    let invalid = |reason: String, hint: &str| Err(Error::Invalid { task: task.name.clone(), reason, hint: hint.to_string() });
     if task.size() == 0 {
         return invalid("it has no ranks".into(), "give it a rank group with a count of at least 1");
     }
@@ -33,6 +32,11 @@ pub(crate) fn check(task: &TaskDescription, resources: Resources, pools: &[Pool]
     if !Path::new(&task.dir).is_dir() {
         let reason = format!("its working directory {} does not exist", task.dir.display());
         return invalid(reason, "create the directory first");
+    }
+    let length = encode(task).map_or(usize::MAX, |bytes| bytes.len());
+    if length > MAX_DESCRIPTION {
+        let reason = format!("its description has {} MiB", length >> 20);
+        return invalid(reason, "write large arguments to a file and name the file");
     }
     let mut machine = BTreeMap::from([(AgentId(0), Node::new(resources))]);
     if place(&mut machine, &task.groups).is_some() {
@@ -82,6 +86,8 @@ mod tests {
         let group = RankGroup { gpus: 150, ..RankGroup::default() };
         let gpus = TaskDescription { groups: vec![group], ..task() };
         check_message(gpus, "task `x` cannot be submitted: a rank asks for 150 hundredths of GPUs");
+        let long = TaskDescription::function("x", "table", "f", "x".repeat(MAX_DESCRIPTION).into());
+        check_message(long, "task `x` cannot be submitted: its description has 64 MiB");
         let dir = task().in_dir("/nonexistent");
         check_message(dir, "task `x` cannot be submitted: its working directory /nonexistent does not exist");
     }

@@ -147,11 +147,7 @@ mod tests {
         let failure = |cause| Outcome::Failed(Failure { rank: Some(1), cause, stderr_tail: "boom\n".into() });
         let error = Cause::Error { message: "no column `y`".into(), detail: json!({"line": 3}) };
         let events = vec![
-            Event::SessionStarted {
-                version: "0.1.0".into(),
-                pid: 42,
-                resources: Resources { cores: 2, gpus: 100, memory: 2048 },
-            },
+            Event::SessionStarted { version: "0.1.0".into(), pid: 42, resources: Resources { cores: 2, gpus: 100, memory: 2048 } },
             Event::AgentStarted { agent: 1, pid: 43 },
             Event::AgentLost { agent: 1, reason: "killed".into() },
             Event::Submitted { task, name: "fit".into(), pipeline: "loads".into(), ranks: 2, cores: 2 },

@@ -82,26 +82,12 @@ pub(crate) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(crate::Error::io("start the event loop of", &options.dir))?;
     let (inputs, received) = unbounded_channel();
-    let leader = Leader {
-        core,
-        options,
-        journal,
-        scratch,
-        shared,
-        subscribers: Vec::new(),
-        start: monotonic(),
-        inputs,
-        agent: None,
-    };
+    let leader = Leader { core, options, journal, scratch, shared, subscribers: Vec::new(), start: monotonic(), inputs, agent: None };
     runtime.block_on(leader.serve(requests, received))
 }
 
 impl Leader {
-    async fn serve(
-        mut self,
-        mut requests: UnboundedReceiver<Request>,
-        mut received: UnboundedReceiver<Input>,
-    ) -> Result<()> {
+    async fn serve(mut self, mut requests: UnboundedReceiver<Request>, mut received: UnboundedReceiver<Input>) -> Result<()> {
         self.input(Input::Start { version: env!("CARGO_PKG_VERSION").to_string(), pid: std::process::id() });
         loop {
             let deadline = next_deadline(&self.core).map(|at| at.saturating_sub(self.now()));

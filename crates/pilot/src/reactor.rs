@@ -28,16 +28,38 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
     /// The session begins.
-    Start { version: String, pid: u32 },
+    Start {
+        version: String,
+        pid: u32,
+    },
     /// A task that passed [`admission`](crate::admission).
-    Submit { task: TaskId, description: Box<TaskDescription> },
-    Cancel { task: TaskId },
+    Submit {
+        task: TaskId,
+        description: Box<TaskDescription>,
+    },
+    Cancel {
+        task: TaskId,
+    },
     /// An agent has said hello.
-    AgentUp { agent: AgentId, pid: u32 },
+    AgentUp {
+        agent: AgentId,
+        pid: u32,
+    },
     /// An agent has died, or its connection broke.
-    AgentGone { agent: AgentId, reason: String, stderr_tail: String },
+    AgentGone {
+        agent: AgentId,
+        reason: String,
+        stderr_tail: String,
+    },
     /// News of a rank; `at` is when it happened.
-    Rank { agent: AgentId, task: TaskId, attempt: u32, rank: u32, at: Duration, news: RankNews },
+    Rank {
+        agent: AgentId,
+        task: TaskId,
+        attempt: u32,
+        rank: u32,
+        at: Duration,
+        news: RankNews,
+    },
     /// A deadline may have passed.
     Tick,
     /// The session ends.
@@ -54,7 +76,11 @@ pub(crate) enum Effect {
     KillAgent(AgentId),
     Send(AgentId, ToAgent),
     /// Remove what a lost agent could not: process groups and the rendezvous directory of an attempt.
-    Sweep { pids: Vec<u32>, task: TaskId, attempt: u32 },
+    Sweep {
+        pids: Vec<u32>,
+        task: TaskId,
+        attempt: u32,
+    },
 }
 
 /// Longest time from starting an agent to its hello.
@@ -155,14 +181,7 @@ fn stop(core: &mut Core, id: TaskId, why: Why, now: Duration, fx: &mut Vec<Effec
     }
 }
 
-fn agent_gone(
-    core: &mut Core,
-    agent: AgentId,
-    reason: String,
-    stderr_tail: &str,
-    now: Duration,
-    fx: &mut Vec<Effect>,
-) {
+fn agent_gone(core: &mut Core, agent: AgentId, reason: String, stderr_tail: &str, now: Duration, fx: &mut Vec<Effect>) {
     if agent != core.agents.last || core.agents.lost.is_some() {
         return;
     }

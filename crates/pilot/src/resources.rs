@@ -21,11 +21,7 @@ impl Resources {
     /// (`CUDA_VISIBLE_DEVICES` or `/dev/nvidia<n>`), memory that is available now within its cgroup.
     pub fn detect() -> Resources {
         let machine = Machine::detect();
-        Resources {
-            cores: machine.cpus.len() as u32,
-            gpus: machine.gpus.len() as u32 * 100,
-            memory: available_memory(),
-        }
+        Resources { cores: machine.cpus.len() as u32, gpus: machine.gpus.len() as u32 * 100, memory: available_memory() }
     }
 }
 
@@ -72,9 +68,7 @@ fn gpu_names(visible: Option<&str>, dev: &Path) -> Vec<String> {
         return list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect();
     }
     let entries = fs::read_dir(dev).into_iter().flatten().flatten();
-    let mut numbers: Vec<u32> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok())
-        .collect();
+    let mut numbers: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok()).collect();
     numbers.sort_unstable();
     numbers.iter().map(u32::to_string).collect()
 }

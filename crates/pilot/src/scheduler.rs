@@ -145,9 +145,18 @@ pub(crate) fn release<'a>(nodes: &mut BTreeMap<AgentId, Node>, slots: impl IntoI
 /// What a task lacks; [`Lack::explain`] says it to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lack {
-    Cores { need: u64, free: u64 },
-    Gpus { need: u64, free: u64 },
-    Memory { need: u64, free: u64 },
+    Cores {
+        need: u64,
+        free: u64,
+    },
+    Gpus {
+        need: u64,
+        free: u64,
+    },
+    Memory {
+        need: u64,
+        free: u64,
+    },
     /// Enough in sum, but not where it is needed.
     Shape,
 }
@@ -190,6 +199,8 @@ fn gpus(hundredths: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn nodes(all: &[(u32, u32, u64)]) -> BTreeMap<AgentId, Node> {
@@ -242,5 +253,42 @@ mod tests {
         assert_eq!(explain(group(4, 1, 0, 0)), ("4 cores".into(), "2".into()));
         assert_eq!(explain(group(1, 1, 100, 0)), ("1 GPU".into(), "0.5".into()));
         assert_eq!(explain(group(1, 1, 0, 1024)), ("1024 MiB of memory".into(), "512 MiB".into()));
+    }
+
+    fn groups() -> impl Strategy<Value = Vec<RankGroup>> {
+        let gpus = prop_oneof![3 => Just(0u32), 1 => 1..100u32, 1 => Just(100), 1 => Just(200)];
+        let group = (1..4u32, 1..4u32, gpus, 0..300u64);
+        prop::collection::vec(group.prop_map(|(count, cores, gpus, memory)| RankGroup { count, cores, gpus, memory }), 1..3)
+    }
+
+    proptest! {
+        /// On several nodes: every rank gets what it asked for, nothing is booked twice, all of it comes back.
+        #[test]
+        fn placing_and_releasing_is_exact(all in prop::collection::vec((1..9u32, 0..301u32, 0..1000u64), 1..4),
+                                          tasks in prop::collection::vec(groups(), 1..20)) {
+            let fresh = nodes(&all);
+            let mut free = fresh.clone();
+            let mut placed: Vec<Vec<Slot>> = Vec::new();
+            for (i, groups) in tasks.iter().enumerate() {
+                let before = free.clone();
+                match place(&mut free, groups) {
+                    None => prop_assert_eq!(&free, &before),
+                    Some(slots) => {
+                        let needs = groups.iter().flat_map(|group| (0..group.count).map(move |_| group));
+                        for (slot, need) in slots.iter().zip(needs) {
+                            prop_assert_eq!(slot.cores.len() as u32, need.cores);
+                            prop_assert_eq!(slot.gpus.len() as u32 * slot.share, need.gpus);
+                        }
+                        placed.push(slots);
+                    }
+                }
+                if i % 3 == 2 && !placed.is_empty() {
+                    release(&mut free, &placed.remove(0));
+                }
+                let mut booked = fresh.clone();
+                placed.iter().flatten().for_each(|slot| booked.get_mut(&slot.agent).unwrap().occupy(slot));
+                prop_assert_eq!(&booked, &free);
+            }
+        }
     }
 }

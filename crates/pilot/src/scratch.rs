@@ -49,8 +49,7 @@ impl Scratch {
         DirBuilder::new().mode(0o700).create(&path).map_err(Error::io("create", &path))?;
         let file = path.join("lock");
         let lock = File::create(&file).map_err(Error::io("create", &file))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|error| Error::io("lock", &file)(error.into()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| Error::io("lock", &file)(error.into()))?;
         Ok(Scratch { path, _lock: lock })
     }
 

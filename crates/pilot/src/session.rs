@@ -38,12 +38,7 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// A session in `dir` with this agent, without pools, on all of this machine.
     pub fn new<A: Into<String>>(dir: impl Into<PathBuf>, agent: impl IntoIterator<Item = A>) -> Self {
-        Self {
-            dir: dir.into(),
-            agent: agent.into_iter().map(Into::into).collect(),
-            pools: Vec::new(),
-            resources: None,
-        }
+        Self { dir: dir.into(), agent: agent.into_iter().map(Into::into).collect(), pools: Vec::new(), resources: None }
     }
 }
 
@@ -65,12 +60,7 @@ pub struct Pool {
 impl Pool {
     /// A pool of this command that starts no ranks ahead.
     pub fn new<A: Into<String>>(name: impl Into<String>, command: impl IntoIterator<Item = A>) -> Self {
-        Self {
-            name: name.into(),
-            command: command.into_iter().map(Into::into).collect(),
-            warm: 0,
-            env: BTreeMap::new(),
-        }
+        Self { name: name.into(), command: command.into_iter().map(Into::into).collect(), warm: 0, env: BTreeMap::new() }
     }
 
     /// The same pool with `warm` ranks kept ready.

@@ -67,12 +67,7 @@ pub struct TaskDescription {
 
 impl TaskDescription {
     /// A task that calls function `function` with `arguments` in warm ranks of pool `pool`: one rank with one core.
-    pub fn function(
-        name: impl Into<String>,
-        pool: impl Into<String>,
-        function: impl Into<String>,
-        arguments: Value,
-    ) -> Self {
+    pub fn function(name: impl Into<String>, pool: impl Into<String>, function: impl Into<String>, arguments: Value) -> Self {
         Self::new(name.into(), TaskKind::Function { pool: pool.into(), name: function.into(), arguments })
     }
 

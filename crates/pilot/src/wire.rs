@@ -28,6 +28,9 @@ pub(crate) const PROTOCOL: u32 = 1;
 /// Longest frame. Arguments and results are paths and parameters, never the data itself.
 const MAX_FRAME: usize = 256 << 20;
 
+/// Longest task description: a frame with room for what is added to it.
+pub(crate) const MAX_DESCRIPTION: usize = 64 << 20;
+
 /// From the leader to an agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToAgent {

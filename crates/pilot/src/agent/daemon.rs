@@ -37,14 +37,27 @@ enum Note {
     Leader(ToAgent),
     LeaderGone,
     /// A warm rank has connected.
-    Hello { worker: u64, outgoing: UnboundedSender<ToRank> },
-    Rank { worker: u64, message: FromRank },
-    RankClosed { worker: u64 },
-    Exited { process: Process, status: io::Result<ExitStatus> },
+    Hello {
+        worker: u64,
+        outgoing: UnboundedSender<ToRank>,
+    },
+    Rank {
+        worker: u64,
+        message: FromRank,
+    },
+    RankClosed {
+        worker: u64,
+    },
+    Exited {
+        process: Process,
+        status: io::Result<ExitStatus>,
+    },
     /// The time of a gang to end gently is over.
     Grace(GangKey),
     /// A dead worker's connection should have ended by now.
-    Drained { worker: u64 },
+    Drained {
+        worker: u64,
+    },
 }
 
 /// Whose process.

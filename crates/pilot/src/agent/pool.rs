@@ -171,8 +171,7 @@ impl Pools {
         if !hung {
             return Vec::new();
         }
-        let starting =
-            self.workers.iter().filter(|(_, worker)| worker.pool == pool && worker.state == WorkerState::Starting);
+        let starting = self.workers.iter().filter(|(_, worker)| worker.pool == pool && worker.state == WorkerState::Starting);
         let starting: Vec<u64> = starting.map(|(&id, _)| id).collect();
         let excess = starting.len().saturating_sub(self.waiting[pool].len());
         self.broken[pool] |= excess > 0;

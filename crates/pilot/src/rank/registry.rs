@@ -22,11 +22,7 @@ impl Registry {
     }
 
     /// Adds a function; a second one of the same name replaces the first.
-    pub fn register(
-        &mut self,
-        name: &str,
-        function: impl Fn(&TaskContext, Value) -> Result<Value, FunctionError> + Send + Sync + 'static,
-    ) {
+    pub fn register(&mut self, name: &str, function: impl Fn(&TaskContext, Value) -> Result<Value, FunctionError> + Send + Sync + 'static) {
         self.functions.insert(name.to_string(), Arc::new(function));
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    ops::Bound,
     time::Duration,
 };
 
@@ -25,18 +26,16 @@ pub(super) fn pass(core: &mut Core, now: Duration, fx: &mut Vec<Effect>) {
     let mut head = None;
     let mut too_big = HashSet::new();
     let mut blocked = 0;
-    let turns: Vec<TaskId> = core.queue.iter().map(|turn| turn.1).collect();
-    for id in turns {
+    let mut after = Bound::Unbounded;
+    while let Some(turn) = core.queue.range((after, Bound::Unbounded)).next().copied() {
+        after = Bound::Excluded(turn);
+        let id = turn.1;
         if blocked == LOOKAHEAD || (blocked > 0 && core.nodes.values().all(|node| node.free_cores() == 0)) {
             break;
         }
         let Some(task) = core.tasks.get(&id) else { continue };
         let shape: Vec<_> = task.description.groups.iter().map(|g| (g.count, g.cores, g.gpus, g.memory)).collect();
-        let slots = if too_big.contains(&shape) {
-            None
-        } else {
-            place(&mut core.nodes, &task.description.groups)
-        };
+        let slots = if too_big.contains(&shape) { None } else { place(&mut core.nodes, &task.description.groups) };
         match slots {
             Some(slots) if head.is_none_or(|head| leaves_room(core, head, &slots)) => start(core, id, slots, now, fx),
             Some(slots) => {
@@ -105,11 +104,7 @@ fn start(core: &mut Core, id: TaskId, slots: Vec<Slot>, now: Duration, fx: &mut 
     let agents: BTreeSet<_> = slots.iter().map(|slot| slot.agent).collect();
     for agent in agents {
         let here = slots.iter().enumerate().filter(|(_, slot)| slot.agent == agent);
-        let rank = |(rank, slot): (usize, &Slot)| LaunchRank {
-            rank: rank as u32,
-            cores: slot.cores.clone(),
-            gpus: slot.gpus.clone(),
-        };
+        let rank = |(rank, slot): (usize, &Slot)| LaunchRank { rank: rank as u32, cores: slot.cores.clone(), gpus: slot.gpus.clone() };
         let launch = Launch {
             task: id,
             attempt,

@@ -10,8 +10,7 @@ use std::{
 };
 
 use deeprc_pilot::{
-    Cause, Event, Failure, Outcome, Pool, Resources, Session, SessionOptions, Stamped, TaskDescription, TaskId,
-    TaskReport, journal,
+    Cause, Event, Failure, Outcome, Pool, Resources, Session, SessionOptions, Stamped, TaskDescription, TaskId, TaskReport, journal,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},

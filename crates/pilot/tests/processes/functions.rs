@@ -27,12 +27,13 @@ pub fn registry() -> Registry {
         Ok(Value::Null)
     });
     registry.register("until_file", until_file);
-    registry.register("stubborn", |_, _| loop {
-        thread::park();
+    registry.register("stubborn", |_, _| {
+        loop {
+            thread::park();
+        }
     });
-    registry.register("fail", |ctx, _| {
-        Err(FunctionError::new(format!("no column `y` on rank {}", ctx.rank)).with_detail(json!({"line": 3})))
-    });
+    registry
+        .register("fail", |ctx, _| Err(FunctionError::new(format!("no column `y` on rank {}", ctx.rank)).with_detail(json!({"line": 3}))));
     registry.register("panic", |_, _| panic!("index 7 of 3"));
     registry.register("abort", |_, _| {
         (0..30).for_each(|line| eprintln!("last words {line}"));

@@ -3,7 +3,10 @@
 use std::{
     panic::catch_unwind,
     process::ExitCode,
-    sync::{Mutex, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Instant,
 };
@@ -33,9 +36,7 @@ pub fn run(groups: &[&[Case]], arguments: impl Iterator<Item = String>) -> ExitC
             _ => filters.push(argument),
         }
     }
-    let chosen = |name: &str| {
-        filters.is_empty() || filters.iter().any(|filter| if exact { name == filter } else { name.contains(filter) })
-    };
+    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|filter| if exact { name == filter } else { name.contains(filter) });
     let cases: Vec<Case> = groups.iter().flat_map(|group| group.iter().copied()).filter(|case| chosen(case.0)).collect();
     if list {
         cases.iter().for_each(|(name, _)| println!("{name}: test"));
