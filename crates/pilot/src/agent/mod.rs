@@ -5,15 +5,19 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `daemon.rs` | the event loop and the stations of a launch |
-//! | `gang.rs` | the ranks of one attempt: environment, log files, rendezvous |
-//! | `pool.rs` | warm ranks: which are idle, which must be started |
+//! | `daemon.rs` | the event loop, and the end of everything |
+//! | `launch.rs` | the stations of a gang: launch, end of each rank, stop |
+//! | `gang.rs` | its ranks: environment, log files, rendezvous |
+//! | `warm.rs` | the stations of a warm rank: start, call, answer, death |
+//! | `pool.rs` | which warm ranks are idle, which must be started |
 //! | `spawn.rs` | starting and signalling processes; the only `unsafe` of the agent |
 
 mod daemon;
 mod gang;
+mod launch;
 mod pool;
 mod spawn;
+mod warm;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
