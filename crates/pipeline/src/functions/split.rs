@@ -90,7 +90,7 @@ fn runs(table: &Table, arguments: &SplitArguments, cut: &Cut) -> Result<Vec<Run>
             let id = match &ids {
                 Some(ids) if ids.is_null(row) => "",
                 Some(ids) => ids.value(row),
-                None => "the table",
+                None => "(whole table)",
             };
             if runs.last().is_none_or(|run| run.id != id) {
                 runs.push(Run { id: id.into(), rows: 0, before: [0; 3] });
