@@ -102,6 +102,22 @@ fn error(detail: Value) -> RankEnd {
 }
 
 #[test]
+fn the_core_knows_no_clock_no_socket_and_no_chance() {
+    let sources = [
+        include_str!("../core.rs"),
+        include_str!("../reactor.rs"),
+        include_str!("queue.rs"),
+        include_str!("verdict.rs"),
+        include_str!("../scheduler.rs"),
+    ];
+    for source in sources {
+        for word in ["tokio", "Instant", "SystemTime", "monotonic", "rand::", "std::net", "std::fs", "std::env"] {
+            assert!(!source.contains(word), "`{word}` in the core");
+        }
+    }
+}
+
+#[test]
 fn a_gang_starts_runs_and_is_reported_with_its_times() {
     let mut bed = Bed::new(2);
     bed.submit(1, task(2, 1));
