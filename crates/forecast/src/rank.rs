@@ -36,7 +36,10 @@ pub fn registry() -> Registry {
 }
 
 /// Runs a step of a tiny model, so that the first real one finds libtorch's threads, kernels and memory in place.
+///
+/// On one thread: libtorch's other threads start when a task asks for them, and then on the cores of that task.
 pub fn warm_up() {
+    tch::set_num_threads(1);
     let x = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
     let weight = x.copy().set_requires_grad(true);
     let loss = x.linear(&weight, None::<&Tensor>).abs().mean(None::<Kind>);
