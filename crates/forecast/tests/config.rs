@@ -20,6 +20,8 @@ fn defaults_are_those_of_neuralforecast() {
     assert_eq!((train.max_steps, train.num_lr_decays, train.windows_batch_size), (1000, 3, 1024));
     let (_, train) = read("gru", &json!({})).unwrap();
     assert_eq!((train.windows_batch_size, train.scaler_type), (128, ScalerType::Robust));
+    let (model, _) = read("gru", &json!({"h": 96})).unwrap();
+    assert_eq!(model.input_size(), 3 * 96);
     let (_, train) = read("nlinear", &json!({})).unwrap();
     assert_eq!((train.max_steps, train.learning_rate), (5000, 1e-4));
 }

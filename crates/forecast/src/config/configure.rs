@@ -81,12 +81,15 @@ pub fn configure(model: &str, options: &Map<String, Value>) -> Result<(ModelConf
             old.and_then(|old| keys.insert(key.clone(), old));
         }
     }
-    let (model, train) = match (read::<ModelConfig>(&model_keys), read::<TrainConfig>(&train_keys)) {
+    let (mut model, train) = match (read::<ModelConfig>(&model_keys), read::<TrainConfig>(&train_keys)) {
         (Ok(model), Ok(train)) => (model, train),
         (model, train) => {
             unreachable!("defaults and checked values read back: {model:?} {train:?}")
         }
     };
+    if let (ModelConfig::Gru(gru), false) = (&mut model, options.contains_key("input_size")) {
+        gru.input_size = 3 * gru.h;
+    }
     errors.extend(ranges(&model, &train));
     if errors.is_empty() { Ok((model, train)) } else { Err(errors) }
 }

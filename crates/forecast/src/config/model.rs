@@ -219,7 +219,7 @@ options! {
     pub struct GruConfig {
         /// Steps forecast at once (the horizon).
         h: usize ["integer"] = 24,
-        /// Steps of history that the model sees.
+        /// Steps of history that the model sees; three times `h` unless given.
         input_size: usize ["integer"] = 72,
         /// Steps in the loss of a training window when recurrent.
         h_train: usize ["integer"] = 1,
