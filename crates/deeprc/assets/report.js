@@ -144,10 +144,17 @@ function forecasts() {
   const keys = unique(record.forecasts.map(keyOf));
   const models = unique(record.forecasts.map((f) => f.model));
   const host = h("div", { class: "chart" }), below = h("div");
-  const series = h("select", { onchange: () => draw() }, keys.map((key) => h("option", null, key)));
+  // A record is one window: it begins where the first forecast stands; the observations before it are there for the eye.
+  const begin = (f) => f.ds[Math.max(f.yhat.findIndex((v) => v !== null), 0)];
+  const windows = h("select", { onchange: () => draw() });
+  const offer = () => {
+    const stamps = unique(record.forecasts.filter((f) => keyOf(f) === series.value).map(begin)).sort();
+    windows.replaceChildren(...stamps.map((stamp) => h("option", { value: stamp }, stamp.replace("T", " ").slice(0, 16))));
+  };
+  const series = h("select", { onchange: () => { offer(); draw(); } }, keys.map((key) => h("option", null, key)));
   const model = h("select", { onchange: () => draw() }, h("option", { value: "" }, "all models"), models.map((m) => h("option", null, m)));
   const draw = () => {
-    const shown = record.forecasts.filter((f) => keyOf(f) === series.value && (!model.value || f.model === model.value));
+    const shown = record.forecasts.filter((f) => keyOf(f) === series.value && begin(f) === windows.value && (!model.value || f.model === model.value));
     forget(host);
     below.replaceChildren();
     if (!shown.length) { host.append(h("p", { class: "soft" }, "This model has no forecast of this series.")); return; }
@@ -159,8 +166,9 @@ function forecasts() {
     const rows = () => lines[0].x.map((t, k) => [new Date(t * 1000).toISOString().slice(0, 16).replace("T", " "), ...lines.map((l) => number(l.x[k] === t ? l.y[k] : l.y[l.x.indexOf(t)]))]);
     below.append(asTable([{ name: "Time" }].concat(lines.map((l) => ({ name: l.label, number: true }))), rows, `Forecasts of ${series.value}`));
   };
-  body("forecasts").append(h("div", { class: "controls" }, h("label", null, "Series ", series), h("label", null, "Model ", model),
+  body("forecasts").append(h("div", { class: "controls" }, h("label", null, "Series ", series), h("label", null, "From ", windows), h("label", null, "Model ", model),
     h("span", { class: "note" }, "Drag to zoom, double-click to reset, click a name to hide its line.")), host, below);
+  offer();
   draw();
 }
 
@@ -181,6 +189,9 @@ function curves() {
     body("curves").append(h("div", { class: "controls" }, positive ? h("label", null, log, "logarithmic") : null, h("span", { class: "note" }, "Solid: training loss. Dashed: validation loss.")), host);
     draw();
     const steps = () => unique(lines.flatMap((l) => l.x)).sort((a, b) => a - b);
+    const trained = [{ name: "Model" }, { name: "Parameters", number: true }, { name: "Steps", number: true }, { name: "Best step", number: true }, { name: "Steps per second", number: true }];
+    const last = (c) => Math.max(0, ...c.train.concat(c.valid).map((p) => p[0]));
+    body("curves").append(table(trained, of.map((c) => [c.model, number(c.parameters), number(last(c)), number(c.best_step), number(c.steps_per_second)]), `Trainings of ${pipeline}`));
     body("curves").append(asTable([{ name: "Step", number: true }].concat(lines.map((l) => ({ name: l.label, number: true }))),
       () => steps().map((s) => [String(s), ...lines.map((l) => number(l.y[l.x.indexOf(s)]))]), `Loss by step of ${pipeline}`));
   }

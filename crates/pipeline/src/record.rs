@@ -189,6 +189,15 @@ pub struct Curve {
     pub train: Vec<(u64, f64)>,
     /// (step, loss) of validation.
     pub valid: Vec<(u64, f64)>,
+    /// Trained numbers of the network.
+    #[serde(default)]
+    pub parameters: Option<u64>,
+    /// Steps taken, those before a resume left out, per second of stepping: validation and checkpoints left out.
+    #[serde(default)]
+    pub steps_per_second: Option<f64>,
+    /// Step of the lowest validation loss.
+    #[serde(default)]
+    pub best_step: Option<u64>,
 }
 
 /// Forecasts of one series beside the observations, all four columns of one length.

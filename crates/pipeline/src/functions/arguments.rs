@@ -501,11 +501,11 @@ pub struct Sample {
     pub series: String,
     /// Target.
     pub target: String,
-    /// Stamps over the horizon (or over many one-step windows in a row), ISO 8601.
+    /// Stamps, ISO 8601: the two horizons before the forecast and its own (or those of many one-step windows in a row).
     pub ds: Vec<String>,
     /// Observations.
     pub y: Vec<Option<f64>>,
-    /// Forecasts.
+    /// Forecasts; `None` before the first.
     pub yhat: Vec<Option<f64>>,
     /// Forecasts of the first baseline; empty without one.
     pub baseline: Vec<Option<f64>>,

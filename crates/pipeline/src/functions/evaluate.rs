@@ -127,14 +127,18 @@ fn score_share(model: &ForecastTable, history: &History, arguments: &EvaluateArg
                     baseline.extend(predicted(target, window).into_iter().next().unwrap_or_default());
                 }
                 let value = |value: f64| (!value.is_nan()).then(|| history.unscale(id, target, value));
+                // What went before is drawn with observations only, so that an eye can judge the forecast.
+                let past = history.before(series, stamps[0].ds, context(&stamps), target);
+                let blank = || past.iter().map(|_| None);
+                let times = past.iter().map(|&(time, _)| time).chain(stamps.iter().map(|stamp| stamp.ds));
                 share.samples.push(Sample {
                     model: model.model.clone(),
                     series: id.clone(),
                     target: columns.targets[target].clone(),
-                    ds: stamps.iter().map(|stamp| format_stamp(stamp.ds).replace(' ', "T")).collect(),
-                    y: stamps.iter().map(|stamp| value(forecasts.cell(stamp, target).0)).collect(),
-                    yhat: stamps.iter().map(|stamp| value(forecasts.cell(stamp, target).1)).collect(),
-                    baseline,
+                    ds: times.map(|time| format_stamp(time).replace(' ', "T")).collect(),
+                    y: past.iter().map(|&(_, y)| y).chain(stamps.iter().map(|stamp| value(forecasts.cell(stamp, target).0))).collect(),
+                    yhat: blank().chain(stamps.iter().map(|stamp| value(forecasts.cell(stamp, target).1))).collect(),
+                    baseline: if baseline.is_empty() { baseline } else { blank().chain(baseline).collect() },
                 });
             }
         }
@@ -187,6 +191,11 @@ fn sample_windows(forecasts: &Forecasts, windows: &[Range<usize>], place: usize,
     }
     let chosen = chosen.min(windows.len());
     (1..=chosen).map(|at| stamps(&windows[(windows.len() * at / chosen) - 1])).collect()
+}
+
+/// How many rows before a sample are drawn with it: two horizons of a window, none of a row of one-step forecasts.
+fn context(stamps: &[Stamp]) -> usize {
+    if stamps.iter().all(|stamp| stamp.cutoff == stamps[0].cutoff) && stamps.len() > 1 { 2 * stamps.len() } else { 0 }
 }
 
 /// Scores of all models, then of the baselines; each set of windows has its own baselines.

@@ -45,6 +45,13 @@ impl History {
         observed.then(|| self.unscale(&series.id, target, f64::from(self.dataset.values()[at])))
     }
 
+    /// (stamp in ns, observation) of up to `count` rows before `stamp`, in order, in the units of the scores.
+    pub(super) fn before(&self, series: &Series, stamp: i64, count: usize, target: usize) -> Vec<(i64, Option<f64>)> {
+        let end = self.row(series, stamp).unwrap_or(0).clamp(0, series.len as i64);
+        let rows = (end - count as i64).max(0)..end;
+        rows.map(|row| (self.dataset.times()[series.start + row as usize], self.observation(series, row, target))).collect()
+    }
+
     /// The baseline's forecast of `row` when rows up to `origin` are known. Unobserved values are passed over: persistence goes
     /// on to the value before, seasonal-naive to the season before.
     pub(super) fn baseline(&self, which: Baseline, season: usize, series: &Series, target: usize, origin: i64, row: i64) -> Option<f64> {

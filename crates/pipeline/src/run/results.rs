@@ -42,6 +42,9 @@ pub(crate) fn add(record: &mut RunRecord, task: &Planned, answer: &Value) -> Res
                 model,
                 train: thin(result.train_loss),
                 valid: thin(result.valid_loss),
+                parameters: Some(result.parameters),
+                steps_per_second: Some(result.steps_per_second),
+                best_step: result.best_step,
             });
         }
         Work::Predict { .. } => {
