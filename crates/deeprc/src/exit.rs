@@ -7,9 +7,9 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Everything asked for was done.
     Done,
-    /// The run came to its end, but a task failed.
+    /// The run came to its end, but a task failed: its program, or the data that it read.
     Task,
-    /// The command line, a pipeline file or the data it names is wrong.
+    /// The command line or a pipeline file is wrong, or what it names is not there.
     Usage,
     /// The machine lacks what was asked for.
     Resources,
@@ -40,7 +40,7 @@ impl Exit {
         match self {
             Exit::Done => "done",
             Exit::Task => "the run came to its end, but a task failed",
-            Exit::Usage => "usage or configuration: command line, pipeline file or data",
+            Exit::Usage => "usage or configuration: wrong command line or pipeline file, absent file or column",
             Exit::Resources => "resources: more cores, GPUs or memory than there are",
             Exit::Bug => "a bug in deeprc (please report it)",
             Exit::Interrupted => "interrupted: state saved, resume command printed",

@@ -85,14 +85,15 @@ impl Sign {
 }
 
 impl Progress {
-    /// Shows the tree where somebody watches, lines elsewhere, nothing when told to be `silent`.
-    pub fn new(printer: Printer, silent: bool) -> Self {
+    /// Shows the tree where somebody watches, lines elsewhere, nothing when told to be `silent`. With `several`
+    /// pipelines every name carries its pipeline's.
+    pub fn new(printer: Printer, silent: bool, several: bool) -> Self {
         let show = match (silent, printer.is_watched()) {
             (true, _) => Show::Nothing,
             (false, true) => Show::Tree(MultiProgress::new()),
             (false, false) => Show::Lines,
         };
-        Self(Mutex::new(State::new(printer, show)))
+        Self(Mutex::new(State { several, ..State::new(printer, show) }))
     }
 
     /// Ends the display; returns the errors that were already printed.
@@ -149,7 +150,6 @@ impl State {
 
     fn start(&mut self, dir: &Path, stages: &[PlannedStage]) {
         let pipelines = stages.iter().map(|stage| &stage.pipeline).collect::<BTreeSet<_>>().len();
-        self.several = pipelines > 1;
         self.stages = stages.iter().map(Stage::new).collect();
         if matches!(self.show, Show::Nothing) {
             return;

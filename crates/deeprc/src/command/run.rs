@@ -160,7 +160,7 @@ fn execute(prepared: Prepared, args: &Args, printer: Printer) -> Exit {
     let Prepared { pipelines, rejected, options } = prepared;
     let cancel = options.cancel.clone();
     crate::interrupt::watch(printer, move || cancel.cancel());
-    let progress = Progress::new(printer, args.no_progress);
+    let progress = Progress::new(printer, args.no_progress, args.files.len() > 1);
     let mut record = run(pipelines, &options, &progress);
     let told = progress.finish();
     if !rejected.is_empty() {
