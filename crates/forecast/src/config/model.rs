@@ -259,5 +259,7 @@ options! {
         initial_forget_bias: f64 ["number"] = 3.0,
         /// Leave past targets out of the inputs (always so in simulation).
         exclude_insample_y: bool ["boolean"] = false,
+        /// Forecast the change since the last observed target, where past targets are inputs: untrained, it is persistence.
+        from_last: bool ["boolean"] = true,
     }
 }

@@ -1,12 +1,13 @@
 //! The plain hydrology LSTM (Kratzert et al. 2019): one LSTM over forcings and attributes of many basins.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::config::{LstmConfig, LstmMode, ModelConfig};
 use crate::model::{Frame, Inputs, Model, Widths};
 use crate::parameters::{Linear, Parameters, Recurrent};
 
-/// LSTM over `[targets | hist | futr | stat]` at every step, its last state read by a linear head for all targets.
+/// LSTM over `[targets | hist | futr | stat]` at every step, its last state read by a linear head for all targets: for their change
+/// since the last observation where past targets are inputs (`from_last`), else for the targets themselves.
 ///
 /// In mode forecast, columns known ahead (futr) are shifted by the horizon, so that the last step of input knows them up
 /// to the last day forecast; in simulation the last step of input is the day to simulate.
@@ -17,6 +18,7 @@ pub struct Lstm {
     encoder: Recurrent,
     head: Linear,
     sees_targets: bool,
+    from_last: bool,
     targets: i64,
     dropout: f64,
 }
@@ -32,7 +34,9 @@ impl Lstm {
         let head = parameters.linear("head", hidden, h * targets);
         let lead = if config.mode == LstmMode::Simulation { -1 } else { 0 };
         let frame = Frame { lead, ..Frame::direct(config.input_size, config.h) };
-        Self { parameters, frame, encoder, head, sees_targets: sees_targets(config), targets, dropout: config.dropout }
+        let sees_targets = sees_targets(config);
+        let from_last = sees_targets && config.from_last;
+        Self { parameters, frame, encoder, head, sees_targets, from_last, targets, dropout: config.dropout }
     }
 
     /// Columns that it would read at each step (0 for other models).
@@ -51,6 +55,17 @@ fn sees_targets(config: &LstmConfig) -> bool {
 fn width(config: &LstmConfig, widths: Widths) -> usize {
     let past = if sees_targets(config) { widths.targets } else { 0 };
     past + widths.hist + widths.futr + widths.stat
+}
+
+/// `[batch, 1, targets]`: the last observed value of each target, 0 without any.
+fn last_observed(inputs: &Inputs) -> Tensor {
+    let Some(mask) = &inputs.mask else {
+        return inputs.y.slice(1, -1, None, 1);
+    };
+    let rows = mask.size()[1];
+    let number = Tensor::arange_start(1, rows + 1, (Kind::Float, mask.device())).view([1, rows, 1]);
+    let at = (mask * number).argmax(1, true); // the first row where none is observed, and its value is 0
+    inputs.y.gather(1, &at, false)
 }
 
 impl Model for Lstm {
@@ -74,6 +89,7 @@ impl Model for Lstm {
         let x = Tensor::cat(&parts, 2); // [batch, input, columns]
         let last = self.encoder.lstm(&x, train).select(1, -1); // [batch, hidden]
         let last = if train && self.dropout > 0.0 { last.dropout(self.dropout, train) } else { last };
-        self.head.forward(&last).view([-1, self.frame.horizon as i64, self.targets])
+        let forecast = self.head.forward(&last).view([-1, self.frame.horizon as i64, self.targets]);
+        if self.from_last { forecast + last_observed(inputs) } else { forecast }
     }
 }

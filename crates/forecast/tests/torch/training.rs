@@ -247,6 +247,28 @@ fn the_hydrology_lstm_learns_flow_of_many_basins() {
 }
 
 #[test]
+fn the_lstm_starts_from_the_last_observation() {
+    let (dataset, config) = (basins().dataset(), lstm(json!({})));
+    let trainer = trainer(&dataset, &config, Communicator::solo());
+    let forecaster = trainer.forecaster();
+    let parameters = forecaster.model().parameters();
+    let _no_grad = tch::no_grad_guard();
+    parameters.names().iter().zip(parameters.tensors()).filter(|(name, _)| name.starts_with("head")).for_each(|(_, head)| {
+        let _ = head.shallow_clone().zero_();
+    });
+    let windows = forecaster.windows(&dataset, Part::Test, 1).unwrap();
+    let forecasts = forecaster.predict(&dataset, Part::Test, &windows, |_| {});
+    for (window, forecast) in windows.iter().zip(forecasts.chunks(2)) {
+        let day = window.offset as usize + 9;
+        let first = dataset.series()[window.series as usize].start;
+        let value = |channel: usize, day: usize| dataset.values()[(first + day) * 3 + channel];
+        // Flow is missing every 17th day: then the day before counts.
+        let known = if day.is_multiple_of(17) { day - 1 } else { day };
+        assert_eq!(forecast, [value(0, day), value(1, known)], "day {day}");
+    }
+}
+
+#[test]
 fn in_simulation_the_horizon_is_the_last_day_of_the_input() {
     let dataset = basins().dataset();
     let config = lstm(json!({"mode": "simulation", "epochs": 0, "max_steps": 2}));
