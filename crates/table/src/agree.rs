@@ -11,6 +11,8 @@ use crate::{Error, Result};
 /// An error on its way to the other ranks.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Fault {
+    /// Where it happened, if not on the rank that sends it.
+    rank: Option<usize>,
     message: String,
     hint: Option<String>,
     detail: Value,
@@ -18,13 +20,22 @@ pub(crate) struct Fault {
 
 impl From<&Error> for Fault {
     fn from(error: &Error) -> Self {
-        Fault { message: error.to_string(), hint: error.hint(), detail: error.detail() }
+        let (rank, message) = match error {
+            Error::Rank { rank, message, .. } => (Some(*rank), message.clone()),
+            other => (None, other.to_string()),
+        };
+        Fault { rank, message, hint: error.hint(), detail: error.detail() }
     }
 }
 
 impl Fault {
-    pub(crate) fn on(self, rank: usize) -> Error {
-        Error::Rank { rank, message: self.message, hint: self.hint, detail: Box::new(self.detail) }
+    /// The error that rank `me` returns for a fault that came from rank `from`: its own one if it is that.
+    pub(crate) fn returned<T>(self, from: usize, me: usize, mine: Result<T>) -> Error {
+        let rank = self.rank.unwrap_or(from);
+        match mine {
+            Err(error) if rank == me => error,
+            _ => Error::Rank { rank, message: self.message, hint: self.hint, detail: Box::new(self.detail) },
+        }
     }
 }
 
@@ -45,8 +56,7 @@ pub(crate) fn agree<T: Serialize + DeserializeOwned>(comm: &Communicator, mine: 
     for (rank, bytes) in all.iter().enumerate() {
         match serde_json::from_slice::<Result<T, Fault>>(bytes).map_err(|e| internal(&e))? {
             Ok(value) => values.push(value),
-            Err(_) if rank == comm.rank() => return mine.map(|_| values),
-            Err(fault) => return Err(fault.on(rank)),
+            Err(fault) => return Err(fault.returned(rank, comm.rank(), mine)),
         }
     }
     Ok(values)

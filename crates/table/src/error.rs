@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 use serde_json::{Value, json};
 
 /// Result of this crate.
@@ -204,7 +205,13 @@ impl From<datafusion::arrow::error::ArrowError> for Error {
 
 /// The first sentence of DataFusion's message: its context chain and back traces help us, not the user.
 fn engine_message(error: &DataFusionError) -> String {
-    let root = error.find_root().message().to_string();
+    let root = match error.find_root() {
+        DataFusionError::SQL(error, _) => match error.as_ref() {
+            ParserError::ParserError(message) | ParserError::TokenizerError(message) => message.clone(),
+            ParserError::RecursionLimitExceeded => "the query is nested too deeply".to_string(),
+        },
+        other => other.message().to_string(),
+    };
     let mut letters = root.trim_end_matches('.').chars();
     // "Invalid argument" → "invalid argument", but "SQL error" and "COUNT" stay.
     match (letters.next(), letters.clone().next()) {

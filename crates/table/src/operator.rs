@@ -1,5 +1,6 @@
 //! The arguments of the table operators: kinds of join, sort keys, aggregates, window functions.
 
+use datafusion::arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 
 /// Which rows a join keeps.
@@ -83,7 +84,7 @@ impl Aggregate {
 }
 
 /// A function over the rows of a group or a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Function {
     /// Number of values that are not null.
@@ -105,23 +106,38 @@ pub enum Function {
 }
 
 impl Function {
-    /// The call for a rolling window.
-    pub(crate) fn rolling_call(self, column: &str) -> String {
-        self.call(column)
-    }
-
-    pub(crate) fn call(self, column: &str) -> String {
-        let name = match self {
+    /// Its name, as in files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Function::Count => "count",
             Function::Sum => "sum",
             Function::Min => "min",
             Function::Max => "max",
+            Function::Mean => "mean",
+            Function::Std => "std",
+            Function::Var => "var",
+            Function::Median => "median",
+        }
+    }
+
+    /// The call over the rows of a group.
+    pub(crate) fn call(self, column: &str) -> String {
+        let name = match self {
             Function::Mean => "avg",
             Function::Std => "stddev_samp",
             Function::Var => "var_samp",
-            Function::Median => "median",
+            other => other.name(),
         };
         format!("{name}({})", quoted(column))
+    }
+
+    /// The call over the rows of a rolling window (see `rolling.rs` for why most of them are ours).
+    pub(crate) fn rolling_call(self, column: &str, data_type: &DataType) -> String {
+        match self {
+            Function::Count | Function::Min | Function::Max => self.call(column),
+            Function::Sum if !data_type.is_floating() => self.call(column),
+            _ => format!("rolling_{}(cast({} as double))", self.name(), quoted(column)),
+        }
     }
 }
 

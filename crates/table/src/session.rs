@@ -18,7 +18,7 @@ use datafusion::prelude::SessionConfig;
 use crate::error::near_names;
 use crate::exchange::rule::rules;
 use crate::scan::{RankTable, World};
-use crate::{Error, Result};
+use crate::{Error, Result, rolling};
 
 /// A planner for tables over `world`. Made once, it plans any number of queries.
 pub(crate) fn planner(world: World) -> SessionState {
@@ -38,12 +38,13 @@ pub(crate) fn planner(world: World) -> SessionState {
     // Column names of data sets are often in capitals; `HUFL` should not need quotes.
     options.sql_parser.enable_ident_normalization = false;
     options.sql_parser.map_string_types_to_utf8view = false;
-    SessionStateBuilder::new()
+    let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
         .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
-        .with_physical_optimizer_rules(rules(world))
-        .build()
+        .with_physical_optimizer_rules(rules(world));
+    builder.window_functions().get_or_insert_default().extend(rolling::functions());
+    builder.build()
 }
 
 /// A planner for one query, that knows its tables and when it started.

@@ -192,7 +192,8 @@ impl Table {
     }
 
     /// Adds column `aggregate.name`: the function over the last `rows` rows, this one included, within equal values of `by`, in the
-    /// order `order`. The first rows of a group see a shorter window. Rows come out grouped by `by` and ordered by `order`.
+    /// order `order`. The first rows of a group see a shorter window. A NaN or infinity counts while it is in the window, not after it.
+    /// Rows come out grouped by `by` and ordered by `order`.
     ///
     /// # Errors
     /// [`Error::UnknownColumn`], [`Error::Argument`] for `rows` = 0.
@@ -202,7 +203,8 @@ impl Table {
             return Err(Error::Argument { message: "a rolling window needs at least 1 row".to_string(), hint: None });
         }
         let frame = format!("rows between {} preceding and current row", rows - 1);
-        let call = aggregate.function.rolling_call(&aggregate.column);
+        let schema = self.schema();
+        let call = aggregate.function.rolling_call(&aggregate.column, schema.field_with_name(&aggregate.column)?.data_type());
         let call = format!("{call} over ({} {frame})", self.window(by, order)?);
         self.with_columns(&[(&aggregate.name, &call)])
     }

@@ -36,22 +36,26 @@ pub(crate) struct Stage<'a> {
 impl Stage<'_> {
     /// Runs partitions of a plan side by side on this rank's threads; their batches in the order of `partitions`.
     pub fn collect(&self, plan: &Arc<dyn ExecutionPlan>, partitions: &[usize]) -> Result<Vec<Vec<RecordBatch>>> {
-        self.each(plan, partitions, |_, batches| Ok(batches))
+        let produced = self.each(plan, partitions, |_| Ok(Sink::Keep(0, Vec::new())))?;
+        Ok(produced.into_iter().map(|batches| batches.into_iter().map(|(_, batch)| batch).collect()).collect())
     }
 
-    /// Runs partitions, and `work` on each of them, side by side.
-    fn each<T: Send + 'static>(
+    /// Runs partitions side by side, each into the sink that `open` makes for it.
+    fn each(
         &self,
         plan: &Arc<dyn ExecutionPlan>,
         partitions: &[usize],
-        work: impl Fn(usize, Vec<RecordBatch>) -> Result<T, DataFusionError> + Clone + Send + 'static,
-    ) -> Result<Vec<T>> {
+        open: impl Fn(usize) -> Result<Sink, DataFusionError>,
+    ) -> Result<Vec<Vec<Placed>>> {
         let mut tasks = JoinSet::new();
         for (place, partition) in partitions.iter().copied().enumerate() {
-            let (plan, context, work) = (plan.clone(), self.context.clone(), work.clone());
+            let (plan, context, mut sink) = (plan.clone(), self.context.clone(), open(partition)?);
             let task = async move {
-                let batches: Vec<RecordBatch> = plan.execute(partition, context)?.try_collect().await?;
-                Ok::<_, DataFusionError>((place, work(partition, batches)?))
+                let mut batches = plan.execute(partition, context)?;
+                while let Some(batch) = batches.try_next().await? {
+                    sink.push(batch)?;
+                }
+                Ok::<_, DataFusionError>((place, sink.finish()?))
             };
             tasks.spawn_on(task, self.runtime);
         }
@@ -64,7 +68,7 @@ impl Stage<'_> {
             Ok::<_, Error>(done)
         })?;
         done.sort_by_key(|(place, _)| *place);
-        Ok(done.into_iter().map(|(_, result)| result).collect())
+        Ok(done.into_iter().map(|(_, batches)| batches).collect())
     }
 
     /// Runs an exchange to its end. Every rank returns an error if one rank failed.
@@ -79,17 +83,14 @@ impl Stage<'_> {
             Err(error) => (vec![vec![fault(error)?]; self.comm.size()], Vec::new()),
         };
         let received = if self.comm.size() == 1 { messages } else { self.comm.all_to_all(messages)? };
-        let mut produced = Some(produced);
         let mut arrived: HashMap<usize, Vec<RecordBatch>> =
             (0..exchange.to.len()).filter(|partition| exchange.to[*partition].is_on(rank)).map(|partition| (partition, vec![])).collect();
         let mut own = Some(own);
         for (from, mut parts) in received.into_iter().enumerate() {
-            if let Some(produced) = produced.take_if(|_| from == rank) {
-                produced?;
-            }
             let status = if parts.is_empty() { Bytes::new() } else { parts.remove(0) };
             if !status.is_empty() {
-                return Err(serde_json::from_slice::<Fault>(&status).map_err(|e| internal(&e))?.on(from));
+                let fault: Fault = serde_json::from_slice(&status).map_err(|e| internal(&e))?;
+                return Err(fault.returned(from, rank, produced));
             }
             let batches = match own.take_if(|_| from == rank) {
                 Some(own) => own,
@@ -109,34 +110,23 @@ impl Stage<'_> {
     /// This rank's rows with the partition that each goes to, in the order of the input partitions.
     fn produce(&self, exchange: &ExchangeExec) -> Result<Vec<Placed>> {
         let (input, sources, schema) = (&exchange.input, exchange.sources(), exchange.schema());
-        let produced = match exchange.scheme.clone() {
-            Scheme::Move => self.each(input, &sources, |partition, batches| Ok(placed(partition, batches)))?,
-            Scheme::Concat => self.each(input, &sources, |_, batches| Ok(placed(0, batches)))?,
+        let produced = match &exchange.scheme {
+            Scheme::Move => self.each(input, &sources, |partition| Ok(Sink::Keep(partition, Vec::new())))?,
+            Scheme::Concat => self.each(input, &sources, |_| Ok(Sink::Keep(0, Vec::new())))?,
             Scheme::Split(partitioning) => {
                 let inputs = input.output_partitioning().partition_count();
-                self.each(input, &sources, move |source, batches| split(batches, &partitioning, source, inputs, &schema))?
+                self.each(input, &sources, |source| Sink::split(partitioning, source, inputs, &schema))?
             }
             Scheme::Range(ordering, count) => {
-                let keys = Keys::new(&ordering, &schema)?;
-                let runs = self.collect(input, &sources);
-                let sample = runs.as_ref().map_err(|_| ()).map(|runs| keys.sample(runs.iter().flatten()).map_err(Error::from));
-                // All ranks take part in the agreement about the samples, also the one that has failed.
-                let sample = match sample {
-                    Ok(sample) => sample,
-                    Err(()) => return Err(agree_on_failure(self.comm, runs.map(drop))),
+                let keys = Keys::new(ordering, &schema)?;
+                // All ranks take part in the agreement about the samples, also one that has failed.
+                let sampled = self.collect(input, &sources).and_then(|runs| Ok((keys.sample(runs.iter().flatten())?, runs)));
+                let (sample, runs) = match sampled {
+                    Ok((sample, runs)) => (Ok(sample), runs),
+                    Err(error) => (Err(error), Vec::new()),
                 };
-                let bounds = bounds(agree(self.comm, sample)?, count);
-                let mut produced = Vec::new();
-                for batches in runs? {
-                    let mut outputs = Outputs::new(count, &schema);
-                    for batch in batches {
-                        for (partition, rows) in keys.split(&batch, &bounds)?.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
-                            outputs.0[partition].push_batch_with_indices(batch.clone(), rows)?;
-                        }
-                    }
-                    produced.push(outputs.finish()?);
-                }
-                produced
+                let bounds = bounds(agree(self.comm, sample)?, *count);
+                ranges(&keys, &bounds, *count, runs, &schema)?
             }
         };
         Ok(produced.into_iter().flatten().filter(|(_, batch)| batch.num_rows() > 0).collect())
@@ -162,20 +152,26 @@ impl Stage<'_> {
     }
 }
 
-/// Takes part in the agreement that the other ranks are in, with an error; gives that error back.
-fn agree_on_failure(comm: &Communicator, failed: Result<()>) -> Error {
-    match agree::<()>(comm, failed) {
-        Err(error) => error,
-        Ok(_) => internal(&std::io::Error::other("an agreement that lost an error")),
-    }
+/// Splits the rows of this rank's partitions by value, side by side.
+fn ranges(keys: &Keys<'_>, bounds: &[Vec<u8>], count: usize, runs: Vec<Vec<RecordBatch>>, schema: &SchemaRef) -> Result<Vec<Vec<Placed>>> {
+    let split = |batches: Vec<RecordBatch>| {
+        let mut outputs = Outputs::new(count, schema);
+        for batch in batches {
+            for (partition, rows) in keys.split(&batch, bounds)?.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+                outputs.0[partition].push_batch_with_indices(batch.clone(), rows)?;
+            }
+        }
+        outputs.finish()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = runs.into_iter().map(|batches| scope.spawn(|| split(batches))).collect();
+        let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.map(|placed| placed.map_err(Error::from)).collect()
+    })
 }
 
 fn fault(error: &Error) -> Result<Bytes> {
     Ok(serde_json::to_vec(&Fault::from(error)).map_err(|e| internal(&e))?.into())
-}
-
-fn placed(partition: usize, batches: Vec<RecordBatch>) -> Vec<Placed> {
-    batches.into_iter().map(|batch| (partition, batch)).collect()
 }
 
 /// One coalescer per output partition: splitting a batch over many partitions leaves slivers, which would cost a message part each.
@@ -197,19 +193,37 @@ impl Outputs {
     }
 }
 
-fn split(
-    batches: Vec<RecordBatch>,
-    partitioning: &Partitioning,
-    source: usize,
-    inputs: usize,
-    schema: &SchemaRef,
-) -> Result<Vec<Placed>, DataFusionError> {
-    let mut partitioner = BatchPartitioner::try_new(partitioning.clone(), Time::default(), source, inputs)?;
-    let mut outputs = Outputs::new(partitioning.partition_count(), schema);
-    for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
-        partitioner.partition(batch, |partition, rows| Ok(outputs.0[partition].push_batch(rows)?))?;
+/// Where the rows of an input partition go.
+enum Sink {
+    /// All to one partition, as they are.
+    Keep(usize, Vec<Placed>),
+    /// Each to the partition that DataFusion's partitioner says.
+    Split(BatchPartitioner, Outputs),
+}
+
+impl Sink {
+    fn split(partitioning: &Partitioning, source: usize, inputs: usize, schema: &SchemaRef) -> Result<Sink, DataFusionError> {
+        let partitioner = BatchPartitioner::try_new(partitioning.clone(), Time::default(), source, inputs)?;
+        Ok(Sink::Split(partitioner, Outputs::new(partitioning.partition_count(), schema)))
     }
-    outputs.finish()
+
+    fn push(&mut self, batch: RecordBatch) -> Result<(), DataFusionError> {
+        match self {
+            _ if batch.num_rows() == 0 => Ok(()),
+            Sink::Keep(partition, batches) => {
+                batches.push((*partition, batch));
+                Ok(())
+            }
+            Sink::Split(partitioner, outputs) => partitioner.partition(batch, |partition, rows| Ok(outputs.0[partition].push_batch(rows)?)),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<Placed>, DataFusionError> {
+        match self {
+            Sink::Keep(_, batches) => Ok(batches),
+            Sink::Split(_, outputs) => outputs.finish(),
+        }
+    }
 }
 
 /// The same rows in the same order, small batches put together.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deeprc_comm::Communicator;
-use deeprc_table::arrow::array::{Array, RecordBatch};
+use deeprc_table::arrow::array::RecordBatch;
 use deeprc_table::arrow::util::display::{ArrayFormatter, FormatOptions};
 use deeprc_table::{Context, Table};
 
@@ -58,9 +58,4 @@ pub fn dealt(batches: &[RecordBatch], ranks: usize, rank: usize) -> Vec<RecordBa
     let takers: Vec<usize> = (0..ranks).filter(|rank| ranks == 1 || *rank != 1).collect();
     let own = batches.iter().enumerate().filter(|(place, _)| takers[place % takers.len()] == rank);
     own.map(|(_, batch)| batch.clone()).collect()
-}
-
-/// Whether a column holds a value for every row.
-pub fn complete(column: &dyn Array) -> bool {
-    column.null_count() == 0
 }
