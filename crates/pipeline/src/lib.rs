@@ -15,13 +15,7 @@
 //! println!("{:?}: {} tasks", record.status, record.tasks.len());
 //! ```
 //!
-//! # Runs and what they reuse
-//!
-//! Every `run` without `resume` works in a fresh directory `runs/<name>-<n>`; `runs/last` points to the latest. It repeats everything, so that a
-//! run is one honest measurement. With `resume` the latest directory of the same name is continued: a stage is **reused** when its
-//! content hash (kind, resolved options, hashes of its input stages, the input files' size and time of change, version of deeprc) equals that
-//! of the finished one, and trainings that were cut off go on from their checkpoint. Editing the file and resuming therefore
-//! repeats exactly the stages that the edit touches.
+#![doc = include_str!("../FILE.md")]
 
 pub mod camels;
 mod check;

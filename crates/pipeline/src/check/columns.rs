@@ -131,6 +131,8 @@ fn read(read: &ReadStage, faults: &Faults) -> Option<SchemaRef> {
     }
     let at = read.files.first().map(|file| file.at.clone());
     let mut arguments = read.arguments.clone();
+    // A declared type of a column that is not there is a fault of the declaration, found below.
+    let types = std::mem::take(&mut arguments.types);
     let mut first: Option<Schema> = None;
     // Of very many files, the first ones tell what the others are.
     let looks: Vec<Vec<PathBuf>> = match (arguments.format, files.is_empty()) {
@@ -152,10 +154,14 @@ fn read(read: &ReadStage, faults: &Faults) -> Option<SchemaRef> {
         }
     }
     let schema = first?;
+    let declared = |field: &Arc<Field>| match types.get(field.name()) {
+        Some(kind) => Arc::new(Field::clone(field).with_data_type(kind.data_type())),
+        None => field.clone(),
+    };
     for name in &read.types {
         need(&schema, name, "the file", faults);
     }
-    Some(Arc::new(schema))
+    Some(Arc::new(Schema::new(schema.fields().iter().map(declared).collect::<Vec<_>>())))
 }
 
 fn same_columns(first: &Schema, other: &Schema, file: &Path, at: Option<&crate::spec::At>, faults: &Faults) {
@@ -173,14 +179,24 @@ fn sql(stage: &Stage, sql: &SqlStage, schemas: &Schemas, faults: &Faults) -> Opt
     match plan_schema(&sql.query.value, &tables?) {
         Ok(schema) => Some(schema),
         Err(error) => {
-            faults.add(&sql.query.at, format!("{error} in the query of stage `{}`", stage.name), error.hint());
+            faults.add(&sql.query.at, format!("{} in the query of stage `{}`", spoken(&error), stage.name), error.hint());
             None
         }
     }
 }
 
+/// The parser's errors come with its own wrapping and with places in a text that the user did not write.
+pub(super) fn spoken(error: &deeprc_table::Error) -> String {
+    let text = error.to_string();
+    match text.split_once("arserError(\"") {
+        Some((_, inner)) => format!("not SQL: {}", inner.split(" at Line").next().unwrap_or(inner).trim_end_matches("\")")),
+        None => text,
+    }
+}
+
 fn join(join: &JoinStage, schemas: &Schemas, faults: &Faults) -> Option<SchemaRef> {
     let (left, right) = (known(schemas, &join.left), known(schemas, &join.right));
+    let before = faults.count();
     for column in &join.on {
         let side = |schema: &Option<SchemaRef>, name: &Spanned<String>| {
             schema.as_ref().and_then(|schema| need(schema, column, &format!("the table of stage `{}`", name.value), faults).cloned())
@@ -198,22 +214,30 @@ fn join(join: &JoinStage, schemas: &Schemas, faults: &Faults) -> Option<SchemaRe
         }
     }
     let (left, right) = (left?, right?);
+    if faults.count() > before {
+        return None;
+    }
     if matches!(join.how, How::Semi | How::Anti) {
         return Some(left);
     }
-    let is_key = |name: &str| join.on.iter().any(|column| column.value == name);
-    let added = right.fields().iter().filter(|field| !is_key(field.name()));
-    if let Some(double) = added.clone().find(|field| left.field_with_name(field.name()).is_ok()) {
-        let message = format!("both tables have a column `{}`", double.name());
-        let hint = format!(
-            "join on it too, or drop or rename it in a derive stage before: select = [\"{0} as {1}_{0}\", …]",
-            double.name(),
-            join.right.value
-        );
-        faults.add(&join.right.at, message, hint);
-        return None;
+    let is_key = |field: &Arc<Field>| join.on.iter().any(|column| column.value == *field.name());
+    // As `Table::join`: keys, the left columns, the right columns; a name that both have gets a suffix on the right.
+    let mut fields: Vec<Arc<Field>> =
+        join.on.iter().filter_map(|key| left.field_with_name(&key.value).ok()).cloned().map(Arc::new).collect();
+    fields.extend(left.fields().iter().filter(|field| !is_key(field)).cloned());
+    for field in right.fields().iter().filter(|field| !is_key(field)) {
+        let mut name = field.name().clone();
+        if left.field_with_name(&name).is_ok() {
+            name += "_right";
+            if left.field_with_name(&name).is_ok() || right.field_with_name(&name).is_ok() {
+                let message = format!("both tables have a column `{}`, and `{name}` is taken too", field.name());
+                faults.add(&join.right.at, message, "rename or drop it on one side in a derive stage".to_owned());
+                return None;
+            }
+        }
+        fields.push(Arc::new(Field::clone(field).with_name(name)));
     }
-    Some(Arc::new(Schema::new(left.fields().iter().chain(added).cloned().collect::<Vec<_>>())))
+    Some(Arc::new(Schema::new(fields)))
 }
 
 fn is_text(kind: &DataType) -> bool {

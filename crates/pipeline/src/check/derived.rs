@@ -5,7 +5,7 @@ use std::sync::Arc;
 use deeprc_table::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deeprc_table::plan_schema;
 
-use super::columns::need;
+use super::columns::{need, spoken};
 use crate::spec::{At, DeriveStage, Faults, Spanned};
 
 /// The columns after the stage; `None` where a fault leaves them unknown.
@@ -15,7 +15,7 @@ pub(super) fn columns(derive: &DeriveStage, input: SchemaRef, faults: &Faults) -
     let of = format!("the table of stage `{}`", derive.input.value);
     let mut schema = input;
     for ((name, expression), at) in arguments.with.iter().zip(&places.with) {
-        if let Some(made) = query(&format!("SELECT {expression} AS {} FROM t", quoted(name)), &schema, at, faults) {
+        if let Some(made) = query(&format!("SELECT ({expression}) AS {} FROM t", quoted(name)), &schema, at, faults) {
             schema = with(&schema, made.field(0).clone());
         }
     }
@@ -69,7 +69,7 @@ fn query(query: &str, schema: &SchemaRef, at: &At, faults: &Faults) -> Option<Sc
     match plan_schema(query, &[("t", schema.clone())]) {
         Ok(schema) => Some(schema),
         Err(error) => {
-            faults.add(at, error.to_string(), error.hint());
+            faults.add(at, spoken(&error), error.hint());
             None
         }
     }

@@ -127,7 +127,11 @@ fn packages(interpreter: &Path, stages: &[(&Stage, &ProgramStage)], faults: &Fau
                         name.value,
                         interpreter.display()
                     );
-                    let hint = format!("{} -m pip install {}", interpreter.display(), name.value);
+                    let hint = format!(
+                        "`{} -m pip install {}`, or name another Python: `interpreter`, DEEPRC_PYTHON",
+                        interpreter.display(),
+                        name.value
+                    );
                     faults.add(&name.at, message, hint);
                 }
             }
