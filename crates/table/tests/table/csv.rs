@@ -7,7 +7,7 @@ use deeprc_table::{ColumnType, Context, CsvOptions, Error, Table, infer_schema};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::ranks::{all_rows, ranks, rows};
+use crate::ranks::{all_rows, ranks, rows, some_cases};
 
 /// Files in a directory that goes away with it.
 fn files(texts: &[&str]) -> (TempDir, Vec<PathBuf>) {
@@ -129,7 +129,7 @@ fn wrong_files_are_named() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(some_cases())]
 
     /// Quotes, delimiters, line breaks and blanks anywhere in a cell.
     #[test]

@@ -6,5 +6,6 @@ mod failures;
 mod global;
 mod operators;
 mod parquet;
+mod processes;
 mod queries;
 mod ranks;

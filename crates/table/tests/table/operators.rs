@@ -10,7 +10,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::ranks::{all_rows, dealt, ranks, sorted};
+use crate::ranks::{all_rows, dealt, ranks, some_cases, sorted};
 
 /// Few keys, so that there are duplicates and one of them is most of the rows; `t` is the row's number.
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ fn history<'a>(rows: &'a [Row], row: &Row) -> Vec<&'a Row> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(some_cases())]
 
     #[test]
     fn join(left in some_rows(), right in some_rows(), shape in some_shape()) {
