@@ -14,12 +14,14 @@ function badge(status) {
   const [text, tone] = MARKS[status] || [status, "wait"];
   return h("span", { class: `badge ${tone}` }, text);
 }
-const HIGHER = /\b(nse|nnse|kge|r2|accuracy|coverage)$/i;
+const HIGHER = /(^|[ _])(nse|nnse|kge|r2|accuracy|coverage)([ _]|$)/i;
 const UPPER = { mse: "MSE", mae: "MAE", rmse: "RMSE", mape: "MAPE", smape: "sMAPE", mase: "MASE", nse: "NSE", nnse: "NNSE", kge: "KGE", r2: "R²" };
-const metricName = (name) => name.split(" ").map((word) => UPPER[word] || word).join(" ");
-const BASELINES = new Set(["seasonal-naive", "persistence", "naive"]);
+const metricName = (name) => name.split(/[ _]/).map((word) => UPPER[word] || word).join(" ");
+const isBaseline = (model) => /^(seasonal-naive|persistence|naive)( \(|$)/.test(model);
+/** Where models forecast different windows, each has its own row of the baseline: `persistence (windows of lstm)`. */
+const baselineOf = (rows, model) => rows.find((row) => isBaseline(row.model) && (!row.model.includes(" (") || row.model.endsWith(`(windows of ${model})`)));
 /** A model keeps its colour and its dash in every chart. */
-const MODELS = unique(record.curves.concat(record.forecasts, record.metrics).map((row) => row.model)).filter((m) => !BASELINES.has(m));
+const MODELS = unique(record.curves.concat(record.forecasts, record.metrics).map((row) => row.model)).filter((m) => !isBaseline(m));
 const colourOf = (model) => Math.max(0, MODELS.indexOf(model));
 
 // ---- head --------------------------------------------------------------------------------------------------------------------------
@@ -31,7 +33,8 @@ function head() {
     h("div", { class: "brand" }, "Deep RC · run report"),
     h("div", { class: "title" }, h("h1", null, record.name), badge(record.status)),
     h("div", { class: "when" }, "Started ", stamp, ` · took ${seconds(record.seconds)} · `, h("span", { class: "mono" }, record.dir)));
-  const command = record.environment.command_line.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`).join(" ");
+  const words = record.environment.command_line;
+  const command = [words[0].split("/").pop(), ...words.slice(1)].map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`).join(" ");
   if (command) document.getElementById("head").append(h("code", { class: "command", tabindex: "0" }, command));
 }
 
@@ -63,16 +66,25 @@ function errors() {
 
 // ---- metrics -----------------------------------------------------------------------------------------------------------------------
 
+/** Rows that may be compared: one evaluation, one target (or the mean over them). */
+const groupOf = (m) => JSON.stringify([m.pipeline, m.stage, m.target]);
+function titleOf(m) {
+  const ofPipeline = record.metrics.filter((other) => other.pipeline === m.pipeline);
+  const ofStage = ofPipeline.filter((other) => other.stage === m.stage);
+  const parts = [several && m.pipeline, unique(ofPipeline.map((other) => other.stage)).length > 1 && m.stage,
+    unique(ofStage.map((other) => other.target)).length > 1 && (m.target || "mean over the targets")];
+  return parts.filter(Boolean).join(" · ");
+}
 const higherIsBetter = (metric) => HIGHER.test(metric);
 const better = (metric, a, b) => higherIsBetter(metric) ? a > b : a < b;
-const ownModels = (rows) => rows.filter((row) => !BASELINES.has(row.model) && Number.isFinite(row.value));
+const ownModels = (rows) => rows.filter((row) => !isBaseline(row.model) && Number.isFinite(row.value));
 function bestOf(rows, metric) {
   return ownModels(rows).reduce((best, row) => !best || better(metric, row.value, best.value) ? row : best, null);
 }
 function bestModel() {
   const overall = record.metrics.filter((m) => !m.series);
-  const first = overall.find((m) => !BASELINES.has(m.model));
-  return first && bestOf(overall.filter((m) => m.metric === first.metric && m.pipeline === first.pipeline), first.metric);
+  const first = overall.find((m) => !isBaseline(m.model));
+  return first && bestOf(overall.filter((m) => m.metric === first.metric && groupOf(m) === groupOf(first)), first.metric);
 }
 /** "12 % better than baseline"; only for errors, where a ratio has a meaning. */
 function againstBaseline(metric, value, baseline) {
@@ -84,19 +96,19 @@ function againstBaseline(metric, value, baseline) {
 }
 function metricsTable(rows, pipeline) {
   const names = unique(rows.map((m) => m.metric));
-  const models = unique(rows.map((m) => m.model)).sort((a, b) => BASELINES.has(a) - BASELINES.has(b));
+  const models = unique(rows.map((m) => m.model)).sort((a, b) => isBaseline(a) - isBaseline(b));
   const heads = [{ name: "Model" }].concat(names.map((name) => ({ name: `${metricName(name)} ${higherIsBetter(name) ? "↑" : "↓"}`, number: true })));
   const view = table(heads, models.map((model) => [
-    h("th", { scope: "row" }, model, BASELINES.has(model) ? h("span", { class: "aside" }, "baseline") : null),
+    h("th", { scope: "row" }, model, isBaseline(model) ? h("span", { class: "aside" }, "baseline") : null),
     ...names.map((name) => {
       const of = rows.filter((m) => m.metric === name), mine = of.find((m) => m.model === model);
       const best = bestOf(of, name), many = ownModels(of).length > 1;
-      const aside = BASELINES.has(model) ? null : againstBaseline(name, mine?.value, of.find((m) => BASELINES.has(m.model)));
+      const aside = isBaseline(model) ? null : againstBaseline(name, mine?.value, baselineOf(of, model));
       const isBest = many && best && best.model === model;
       return h("td", { class: isBest ? "n best" : "n" }, isBest ? h("span", { class: "tag" }, "best") : null, number(mine?.value), aside ? h("span", { class: "aside" }, aside) : null);
     }),
   ]), `Metrics of ${pipeline}`);
-  view.querySelectorAll("tbody tr").forEach((tr, k) => { if (BASELINES.has(models[k])) tr.className = "baseline"; });
+  view.querySelectorAll("tbody tr").forEach((tr, k) => { if (isBaseline(models[k])) tr.className = "baseline"; });
   return view;
 }
 function perSeries(rows, pipeline) {
@@ -120,12 +132,12 @@ function perSeries(rows, pipeline) {
     h("div", { class: "controls" }, h("label", null, "Metric ", select)), host);
 }
 function metrics() {
-  for (const pipeline of unique(record.metrics.map((m) => m.pipeline))) {
-    const rows = record.metrics.filter((m) => m.pipeline === pipeline);
-    if (several) body("metrics").append(h("h3", null, pipeline));
+  for (const group of unique(record.metrics.map(groupOf))) {
+    const rows = record.metrics.filter((m) => groupOf(m) === group), title = titleOf(rows[0]);
+    if (title) body("metrics").append(h("h3", null, title));
     const overall = rows.filter((m) => !m.series), each = rows.filter((m) => m.series);
-    if (overall.length) body("metrics").append(metricsTable(overall, pipeline));
-    if (each.length) body("metrics").append(perSeries(each, pipeline));
+    if (overall.length) body("metrics").append(metricsTable(overall, title));
+    if (each.length) body("metrics").append(perSeries(each, title));
   }
   body("metrics").append(h("p", { class: "note" }, "↓ smaller is better, ↑ larger is better. A baseline is not trained; what does not beat it has learnt nothing useful."));
 }
@@ -160,7 +172,7 @@ function forecasts() {
     if (!shown.length) { host.append(h("p", { class: "soft" }, "This model has no forecast of this series.")); return; }
     const lines = [Object.assign({ label: "observed", color: "--text", width: 2.25 }, line(shown[0].ds, shown[0].y))];
     const based = shown.find((f) => f.baseline && f.baseline.length);
-    if (based) lines.push(Object.assign({ label: [...BASELINES].find((b) => record.metrics.some((m) => m.pipeline === based.pipeline && m.model === b)) || "baseline", color: "--soft", dash: [2, 4], width: 1.5 }, line(based.ds, based.baseline)));
+    if (based) lines.push(Object.assign({ label: baselineOf(record.metrics.filter((m) => m.pipeline === based.pipeline), based.model)?.model.split(" (")[0] || "baseline", color: "--soft", dash: [2, 4], width: 1.5 }, line(based.ds, based.baseline)));
     for (const f of shown) lines.push(Object.assign({ label: f.model, color: colourOf(f.model), dash: DASHES[colourOf(f.model) % DASHES.length] }, line(f.ds, f.yhat)));
     lineChart(host, lines, { time: true, y: shown[0].target, height: 360 });
     const rows = () => lines[0].x.map((t, k) => [new Date(t * 1000).toISOString().slice(0, 16).replace("T", " "), ...lines.map((l) => number(l.x[k] === t ? l.y[k] : l.y[l.x.indexOf(t)]))]);

@@ -1,9 +1,10 @@
 //! `deeprc run`: pipelines from files to report.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use deeprc_pipeline::{Diagnostic, Executables, Pipeline, RunError, RunOptions, RunRecord, RunStatus, run, run_directory};
+use deeprc_pipeline::{Diagnostic, Executables, MetricRecord, Pipeline, RunError, RunOptions, RunRecord, RunStatus, run, run_directory};
 use serde_json::{Value, json};
 
 use crate::executables;
@@ -190,11 +191,12 @@ fn rejected_here(error: &RunError, rejected: &[(PathBuf, Vec<Diagnostic>)]) -> b
     rejected.iter().any(|(file, faults)| faults.iter().any(|fault| same(file, fault)))
 }
 
-/// The object of `--json`. Metrics over all series are in `metrics`; where there are several series, each one's are in
-/// `metrics_by_series`, with the key `series`.
+/// The object of `--json`. Metrics over all series are in `metrics`; where every series was scored, each one's are in
+/// `metrics_by_series`. A row says its `stage` or `target` only where there are several.
 pub fn summary(record: &RunRecord) -> Value {
-    let overall = record.metrics.iter().filter(|metric| metric.series.is_none());
-    let row = |m: &deeprc_pipeline::MetricRecord| json!({"pipeline": m.pipeline, "model": m.model, "metric": m.metric, "value": m.value});
+    let rows = |each: bool| -> Vec<Value> {
+        record.metrics.iter().filter(|metric| metric.series.is_some() == each).map(|metric| metric_row(record, metric)).collect()
+    };
     let mut object = json!({
         "run": record.dir,
         "status": match record.status { RunStatus::Done => "done", _ => "failed" },
@@ -203,14 +205,40 @@ pub fn summary(record: &RunRecord) -> Value {
         "overhead_ms": { "median": record.overhead_ms.median, "max": record.overhead_ms.max },
         "first_task_ms": record.first_task_ms,
         "first_step_ms": record.first_step_ms,
-        "metrics": overall.map(row).collect::<Vec<_>>(),
+        "metrics": rows(false),
         "errors": record.errors,
     });
-    let each: Vec<_> = record.metrics.iter().filter(|metric| metric.series.is_some()).collect();
+    let each = rows(true);
     if !each.is_empty() {
-        object["metrics_by_series"] = json!(each);
+        object["metrics_by_series"] = each.into();
     }
     object
+}
+
+fn metric_row(record: &RunRecord, metric: &MetricRecord) -> Value {
+    let mut row = json!({"pipeline": metric.pipeline, "model": metric.model, "metric": metric.metric, "value": metric.value});
+    if let Some(series) = &metric.series {
+        row["series"] = series.as_str().into();
+    }
+    let (stage, target) = (stages_of(record, metric).len() > 1, targets_of(record, metric).len() > 1);
+    if stage {
+        row["stage"] = metric.stage.as_str().into();
+    }
+    if let (true, Some(name)) = (target, &metric.target) {
+        row["target"] = name.as_str().into();
+    }
+    row
+}
+
+/// The evaluations of the pipeline that the metric is of.
+fn stages_of<'a>(record: &'a RunRecord, metric: &MetricRecord) -> BTreeSet<&'a str> {
+    record.metrics.iter().filter(|other| other.pipeline == metric.pipeline).map(|other| other.stage.as_str()).collect()
+}
+
+/// The targets of the evaluation that the metric is of; `None` is the mean over them.
+fn targets_of<'a>(record: &'a RunRecord, metric: &MetricRecord) -> BTreeSet<Option<&'a str>> {
+    let same = |other: &&MetricRecord| (&other.pipeline, &other.stage) == (&metric.pipeline, &metric.stage);
+    record.metrics.iter().filter(same).map(|other| other.target.as_deref()).collect()
 }
 
 fn print_error(error: &RunError, printer: Printer) {
@@ -233,38 +261,54 @@ fn print_error(error: &RunError, printer: Printer) {
     printer.talk("");
 }
 
-/// Models as rows, metrics as columns, for every pipeline.
+/// Models as rows, metrics as columns, a table for everything that may be compared.
 fn print_metrics(record: &RunRecord, printer: Printer) {
-    for pipeline in &record.pipelines {
-        let of: Vec<_> = record.metrics.iter().filter(|m| m.pipeline == pipeline.name && m.series.is_none()).collect();
-        let (mut models, mut metrics) = (Vec::new(), Vec::new());
-        for m in &of {
-            if !models.contains(&&m.model) {
-                models.push(&m.model);
-            }
-            if !metrics.contains(&&m.metric) {
-                metrics.push(&m.metric);
-            }
+    let mut groups: IndexedGroups = Vec::new();
+    for metric in record.metrics.iter().filter(|metric| metric.series.is_none()) {
+        let key = (&*metric.pipeline, &*metric.stage, metric.target.as_deref());
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, rows)) => rows.push(metric),
+            None => groups.push((key, vec![metric])),
         }
-        if models.is_empty() {
-            continue;
-        }
-        let value = |model: &str, metric: &str| {
-            let found = of.iter().find(|m| m.model == model && m.metric == metric).and_then(|m| m.value);
-            found.map_or("-".to_string(), |value| format!("{value:.4}"))
-        };
-        let head = std::iter::once(pipeline.name.clone()).chain(metrics.iter().map(|metric| metric.to_string()));
-        let mut rows: Vec<Vec<String>> = vec![head.collect()];
-        rows.extend(
-            models
-                .iter()
-                .map(|model| std::iter::once(model.to_string()).chain(metrics.iter().map(|metric| value(model, metric))).collect()),
-        );
-        let lines = crate::printer::columns(&rows);
-        printer.data(styled(BOLD, &lines[0]));
-        lines[1..].iter().for_each(|line| printer.data(line));
-        printer.data("");
     }
+    for ((pipeline, stage, target), rows) in groups {
+        let mut title = pipeline.to_string();
+        if stages_of(record, rows[0]).len() > 1 {
+            title += &format!("/{stage}");
+        }
+        if targets_of(record, rows[0]).len() > 1 {
+            title += &format!(" {}", target.unwrap_or("mean over the targets"));
+        }
+        print_table(title, &rows, printer);
+    }
+}
+
+/// Pipeline, stage and target with their metrics, in the order of the record.
+type IndexedGroups<'a> = Vec<((&'a str, &'a str, Option<&'a str>), Vec<&'a MetricRecord>)>;
+
+fn print_table(title: String, rows: &[&MetricRecord], printer: Printer) {
+    let (mut models, mut metrics): (Vec<&str>, Vec<&str>) = Default::default();
+    for row in rows {
+        if !models.contains(&&*row.model) {
+            models.push(&row.model);
+        }
+        if !metrics.contains(&&*row.metric) {
+            metrics.push(&row.metric);
+        }
+    }
+    let value = |model: &str, metric: &str| {
+        let found = rows.iter().find(|m| m.model == model && m.metric == metric).and_then(|m| m.value);
+        found.map_or("-".to_string(), |value| format!("{value:.4}"))
+    };
+    let head = std::iter::once(title).chain(metrics.iter().map(|metric| metric.to_string()));
+    let mut cells: Vec<Vec<String>> = vec![head.collect()];
+    cells.extend(
+        models.iter().map(|model| std::iter::once(model.to_string()).chain(metrics.iter().map(|metric| value(model, metric))).collect()),
+    );
+    let lines = crate::printer::columns(&cells);
+    printer.data(styled(BOLD, &lines[0]));
+    lines[1..].iter().for_each(|line| printer.data(line));
+    printer.data("");
 }
 
 fn print_end(record: &RunRecord, dir: &Path, report: std::io::Result<PathBuf>, printer: Printer) {
