@@ -263,7 +263,7 @@ fn print_error(error: &RunError, printer: Printer) {
 
 /// Models as rows, metrics as columns, a table for everything that may be compared.
 fn print_metrics(record: &RunRecord, printer: Printer) {
-    let mut groups: IndexedGroups = Vec::new();
+    let mut groups: Groups = Vec::new();
     for metric in record.metrics.iter().filter(|metric| metric.series.is_none()) {
         let key = (&*metric.pipeline, &*metric.stage, metric.target.as_deref());
         match groups.iter_mut().find(|(known, _)| *known == key) {
@@ -284,7 +284,7 @@ fn print_metrics(record: &RunRecord, printer: Printer) {
 }
 
 /// Pipeline, stage and target with their metrics, in the order of the record.
-type IndexedGroups<'a> = Vec<((&'a str, &'a str, Option<&'a str>), Vec<&'a MetricRecord>)>;
+type Groups<'a> = Vec<((&'a str, &'a str, Option<&'a str>), Vec<&'a MetricRecord>)>;
 
 fn print_table(title: String, rows: &[&MetricRecord], printer: Printer) {
     let (mut models, mut metrics): (Vec<&str>, Vec<&str>) = Default::default();
