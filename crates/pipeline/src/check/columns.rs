@@ -185,11 +185,11 @@ fn sql(stage: &Stage, sql: &SqlStage, schemas: &Schemas, faults: &Faults) -> Opt
     }
 }
 
-/// The parser's errors come with its own wrapping and with places in a text that the user did not write.
+/// The parser names places in a text that the user did not write like that: the expression is wrapped into a query.
 pub(super) fn spoken(error: &deeprc_table::Error) -> String {
     let text = error.to_string();
-    match text.split_once("arserError(\"") {
-        Some((_, inner)) => format!("not SQL: {}", inner.split(" at Line").next().unwrap_or(inner).trim_end_matches("\")")),
+    match text.split_once(" at Line: ") {
+        Some((what, _)) => format!("not SQL: {what}"),
         None => text,
     }
 }
