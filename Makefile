@@ -29,8 +29,8 @@ demo: build ## the main job on generated data; prints where the report is
 	@$(DEEPRC) run pipelines/forecast.toml
 
 test: setup-python setup-browser build ## every test
-	$(CARGO) test $(FLAGS)
-	$(CARGO) test --release --locked -p deeprc-forecast --features torch
+	$(CARGO) test $(FLAGS) --no-fail-fast
+	$(CARGO) test --release --locked -p deeprc-forecast --features torch --no-fail-fast
 
 check: fmt clippy test ## what a change must pass
 
