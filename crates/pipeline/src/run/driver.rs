@@ -287,7 +287,8 @@ impl<'a> Driver<'a> {
     fn ended(&mut self, number: usize, report: &TaskReport) {
         let task = &self.plan.tasks[number];
         self.ledger.task(task, report, self.offset);
-        let seconds = report.times.reported - report.times.submitted;
+        // Whole microseconds read back from JSON as the number that was written.
+        let seconds = ((report.times.reported - report.times.submitted) * 1e6).round() / 1e6;
         self.ledger.record.stages[number].seconds = seconds;
         match &report.outcome {
             Outcome::Done => self.done(number, report, seconds),

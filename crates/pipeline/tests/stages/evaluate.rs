@@ -136,9 +136,11 @@ fn samples_are_whole_windows_with_the_baseline() {
     let series: Vec<&str> = samples.iter().map(|sample| sample.series.as_str()).collect();
     assert_eq!(series, ["s0", "s1", "s2"]);
     let last = &samples[0];
-    assert_eq!(last.ds, [20, 21, 22, 23].map(date));
-    assert_eq!(last.y, [20, 21, 22, 23].map(|day| Some(observation(0, day))));
-    assert_eq!(last.baseline, [16, 17, 18, 19].map(|day| Some(observation(0, day))));
+    let past = 8; // two horizons of observations go before the forecast
+    assert_eq!(last.ds, (12..24).map(date).collect::<Vec<_>>());
+    assert_eq!(last.y, (12..24).map(|day| Some(observation(0, day))).collect::<Vec<_>>());
+    assert!(last.yhat[..past].iter().chain(&last.baseline[..past]).all(Option::is_none) && last.yhat[past..].iter().all(Option::is_some));
+    assert_eq!(last.baseline[past..], [16, 17, 18, 19].map(|day| Some(observation(0, day))));
     assert_eq!(evaluate(&stage, 1, json!({ "samples": 6 })).forecasts.len(), 6);
     assert_eq!(evaluate(&stage, 1, json!({ "samples": 1, "baselines": [] })).forecasts[0].baseline, []);
 }
