@@ -41,7 +41,7 @@ clippy: setup ## lints, warnings denied
 	$(CARGO) clippy $(FLAGS) --all-targets --features deeprc-forecast/torch -- -D warnings
 
 deny: ## licences, duplicate versions and sources of the third-party crates (needs cargo-deny)
-	$(CARGO) deny check bans licenses sources
+	$(CARGO) deny --all-features check bans licenses sources
 
 bench: build ## training speed beside NeuralForecast (installs it into .venv-bench)
 	benchmarks/forecast/run.sh
