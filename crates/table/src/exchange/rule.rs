@@ -166,6 +166,15 @@ fn need(plan: &Plan) -> Need {
     if partition_wise { Need::Nothing } else { Need::Unknown }
 }
 
+/// Whether the partition that happens to end last emits rows for all: the unmatched rows of a left side that several partitions
+/// share. Looks at one stage, so not below exchanges.
+pub(crate) fn last_partition_finishes(plan: &Plan) -> bool {
+    if plan.is::<ExchangeExec>() {
+        return false;
+    }
+    matches!(need(plan), Need::LeftEverywhere(join) if finishes_left(join)) || plan.children().into_iter().any(last_partition_finishes)
+}
+
 struct Rewrite {
     world: World,
     next: AtomicU32,

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::range::{Keys, bounds};
+use super::rule::last_partition_finishes;
 use super::wire::{self, Placed};
 use super::{ExchangeExec, Owner, Scheme};
 use crate::agree::{Fault, agree, internal};
@@ -25,6 +26,9 @@ use crate::{Error, Result};
 
 /// Rows per batch that an exchange sends and hands on.
 const BATCH_ROWS: usize = 8192;
+
+/// A partition's place among those that run, and what it produced.
+type Produced = (usize, Vec<Placed>);
 
 /// What a stage needs to run.
 pub(crate) struct Stage<'a> {
@@ -40,14 +44,16 @@ impl Stage<'_> {
         Ok(produced.into_iter().map(|batches| batches.into_iter().map(|(_, batch)| batch).collect()).collect())
     }
 
-    /// Runs partitions side by side, each into the sink that `open` makes for it.
+    /// Runs partitions side by side, each into the sink that `open` makes for it; one after the other where the last to end has
+    /// more to emit, so that it is the same one every time.
     fn each(
         &self,
         plan: &Arc<dyn ExecutionPlan>,
         partitions: &[usize],
         open: impl Fn(usize) -> Result<Sink, DataFusionError>,
     ) -> Result<Vec<Vec<Placed>>> {
-        let mut tasks = JoinSet::new();
+        let in_turn = last_partition_finishes(plan);
+        let (mut tasks, mut done) = (JoinSet::new(), Vec::with_capacity(partitions.len()));
         for (place, partition) in partitions.iter().copied().enumerate() {
             let (plan, context, mut sink) = (plan.clone(), self.context.clone(), open(partition)?);
             let task = async move {
@@ -58,17 +64,23 @@ impl Stage<'_> {
                 Ok::<_, DataFusionError>((place, sink.finish()?))
             };
             tasks.spawn_on(task, self.runtime);
-        }
-        let mut done = self.runtime.block_on(async {
-            let mut done = Vec::with_capacity(partitions.len());
-            while let Some(task) = tasks.join_next().await {
-                // A panic in an operator becomes this rank's error, so that the other ranks hear of it.
-                done.push(task.map_err(|e| internal(&e))?.map_err(Error::from)?);
+            if in_turn {
+                self.join(&mut tasks, &mut done)?;
             }
-            Ok::<_, Error>(done)
-        })?;
+        }
+        self.join(&mut tasks, &mut done)?;
         done.sort_by_key(|(place, _)| *place);
         Ok(done.into_iter().map(|(_, batches)| batches).collect())
+    }
+
+    /// Waits for the tasks. A panic in an operator becomes this rank's error, so that the other ranks hear of it.
+    fn join(&self, tasks: &mut JoinSet<Result<Produced, DataFusionError>>, done: &mut Vec<Produced>) -> Result<()> {
+        self.runtime.block_on(async {
+            while let Some(task) = tasks.join_next().await {
+                done.push(task.map_err(|e| internal(&e))?.map_err(Error::from)?);
+            }
+            Ok(())
+        })
     }
 
     /// Runs an exchange to its end. Every rank returns an error if one rank failed.
