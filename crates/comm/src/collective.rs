@@ -171,9 +171,9 @@ impl Communicator {
 
     /// Runs the body of a collective as the next one of this communicator.
     fn collective<R>(&self, call: Call, body: impl FnOnce(&Round<'_>) -> Result<R>) -> Result<R> {
-        let deadline = Deadline::new(call.kind.name(), self.timeout);
+        let deadline = self.deadline(call.kind.name());
         self.guard(|| {
-            let mut sequence = self.shared.sequence.take(deadline).ok_or_else(|| deadline.expired(None))?;
+            let mut sequence = self.shared.sequence.take(None, deadline)?;
             // The call whose turn it was may have failed.
             self.healthy()?;
             *sequence += 1;
@@ -187,7 +187,7 @@ struct Round<'a> {
     shared: &'a Shared,
     call: Call,
     sequence: u64,
-    deadline: Deadline,
+    deadline: Deadline<'a>,
 }
 
 impl Round<'_> {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{Deadline, Error, Message, Rendezvous, Result, Tag, Transport, shm::SharedMemory, threads::Threads, turn::Turn};
+use crate::{CancelToken, Deadline, Error, Message, Rendezvous, Result, Tag, Transport, shm::SharedMemory, threads::Threads, turn::Turn};
 
 /// How long a call may take unless [`Communicator::with_timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -25,7 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 #[derive(Clone)]
 pub struct Communicator {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) timeout: Duration,
+    timeout: Duration,
+    cancel: Option<CancelToken>,
 }
 
 /// What the clones of a communicator have in common.
@@ -77,12 +78,12 @@ impl Communicator {
     /// A communicator on another transport, which has to keep the protocol written there.
     pub fn new(transport: Arc<dyn Transport>) -> Self {
         let members = (0..transport.size()).collect();
-        Communicator::assemble(transport, members, 0, TIMEOUT)
+        Communicator::assemble(transport, members, 0)
     }
 
-    fn assemble(transport: Arc<dyn Transport>, members: Vec<usize>, context: u64, timeout: Duration) -> Self {
+    fn assemble(transport: Arc<dyn Transport>, members: Vec<usize>, context: u64) -> Self {
         let shared = Shared { transport, members, context, sequence: Turn::new(0), poison: OnceLock::new() };
-        Communicator { shared: Arc::new(shared), timeout }
+        Communicator { shared: Arc::new(shared), timeout: TIMEOUT, cancel: None }
     }
 
     /// This rank, below [`size`](Communicator::size).
@@ -97,7 +98,20 @@ impl Communicator {
 
     /// The same communicator with another deadline: how long each call may take (default 300 s).
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Communicator { shared: self.shared.clone(), timeout }
+        Communicator { timeout, ..self.clone() }
+    }
+
+    /// The same communicator with a token that ends its calls early. Like every error, [`Error::Cancelled`] poisons the
+    /// communicator for all its clones, and the other ranks see this one leave when those are dropped. Splits
+    /// have the token of the communicator they were made from.
+    pub fn with_cancel(&self, token: &CancelToken) -> Self {
+        token.register(&self.shared.transport);
+        Communicator { cancel: Some(token.clone()), ..self.clone() }
+    }
+
+    /// The deadline of a call that starts now.
+    pub(crate) fn deadline(&self, operation: &'static str) -> Deadline<'_> {
+        Deadline::new(operation, self.timeout).with_cancel(self.cancel.as_ref())
     }
 
     /// Sends buffers to a rank, which receives them with the same tag. Returns when the transport has taken them:
@@ -108,7 +122,7 @@ impl Communicator {
     pub fn send(&self, to: usize, tag: u64, parts: Vec<Bytes>) -> Result<()> {
         self.known("send", to)?;
         let message = Message { parts, ..Message::default() };
-        self.guard(|| self.shared.transport.send(to, Tag::User(tag), message, Deadline::new("send", self.timeout)))
+        self.guard(|| self.shared.transport.send(to, Tag::User(tag), message, self.deadline("send")))
     }
 
     /// Receives the next message that a rank sent with this tag. Between processes each buffer starts at an address
@@ -118,8 +132,7 @@ impl Communicator {
     /// [`Error::NoSuchRank`], [`Error::PeerDead`], [`Error::PeerLeft`], [`Error::Timeout`], [`Error::Aborted`].
     pub fn recv(&self, from: usize, tag: u64) -> Result<Vec<Bytes>> {
         self.known("recv", from)?;
-        let deadline = Deadline::new("recv", self.timeout);
-        Ok(self.guard(|| self.shared.transport.recv(from, Tag::User(tag), deadline))?.parts)
+        Ok(self.guard(|| self.shared.transport.recv(from, Tag::User(tag), self.deadline("recv")))?.parts)
     }
 
     /// Splits the ranks into groups by color; each becomes a communicator of its own, ordered by key, then by rank.
@@ -140,10 +153,14 @@ impl Communicator {
         group.sort_unstable();
         let ranks: Vec<usize> = group.into_iter().map(|(_, rank)| rank).collect();
         let context = [self.shared.context, sequence, color].into_iter().fold(0, mix);
-        let deadline = Deadline::new("split", self.timeout);
+        let deadline = self.deadline("split");
         let transport = self.guard(|| self.shared.transport.subgroup(&ranks, context, deadline))?;
         let members = ranks.iter().map(|&rank| self.shared.members[rank]).collect();
-        Ok(Communicator::assemble(transport, members, context, self.timeout))
+        if let Some(token) = &self.cancel {
+            token.register(&transport);
+        }
+        let split = Communicator::assemble(transport, members, context);
+        Ok(Communicator { timeout: self.timeout, cancel: self.cancel.clone(), ..split })
     }
 
     /// Ends the work of all ranks: every blocked and every later call, on every rank of the communicator that this one

@@ -34,6 +34,12 @@ pub enum Error {
         /// How long the call was allowed to take.
         after: Duration,
     },
+    /// The call was called off with a [`CancelToken`](crate::CancelToken).
+    #[error("{operation} was cancelled")]
+    Cancelled {
+        /// The call.
+        operation: &'static str,
+    },
     /// A rank called [`Communicator::abort`](crate::Communicator::abort).
     #[error("aborted by rank {rank}: {reason}")]
     Aborted {
@@ -93,6 +99,16 @@ pub enum Error {
     Corrupt {
         /// The sender.
         rank: usize,
+    },
+    /// The key-value store through which ranks find each other cannot be used.
+    #[error("failed to {action} in the store at {address}: {reason}")]
+    Store {
+        /// What was tried, for example `set key t1/0/rank3`.
+        action: String,
+        /// Host and port.
+        address: String,
+        /// What went wrong, with a hint where there is a way out.
+        reason: String,
     },
     /// The operating system refused.
     #[error("failed to {action}: {source}")]

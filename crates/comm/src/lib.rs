@@ -36,20 +36,29 @@
 
 #![deny(unsafe_code)]
 
+mod buffer;
+mod cancel;
 mod collective;
 mod communicator;
 mod error;
+mod frame;
 mod mailbox;
 mod number;
+#[cfg_attr(not(test), expect(dead_code, reason = "host ids and written processes are for the transports across hosts"))]
+mod process;
 mod rendezvous;
 #[expect(unsafe_code, reason = "memory that other processes change has no safe form")]
 mod shm;
+mod store;
 mod threads;
 mod transport;
 mod turn;
+mod watch;
 
+pub use cancel::CancelToken;
 pub use communicator::Communicator;
 pub use error::{Error, Result};
-pub use number::{Number, ReduceOp};
+pub use number::{Number, NumberType, ReduceOp, Values};
 pub use rendezvous::Rendezvous;
-pub use transport::{Deadline, Message, Tag, Transport};
+pub use store::{Store, StoreAddress, StoreServer};
+pub use transport::{Call, Deadline, Message, Tag, Transport};

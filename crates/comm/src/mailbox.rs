@@ -25,7 +25,7 @@ pub(crate) trait Pump {
     /// Taken before the waiter looks whether it has what it wants.
     fn ticket(&self) -> u32;
     /// Delivers what is there. If that is nothing, sleeps until something happens after `ticket` was taken, or the deadline.
-    fn pump(&self, ticket: u32, deadline: Deadline);
+    fn pump(&self, ticket: u32, deadline: Deadline<'_>);
 }
 
 /// One per rank. A waiting thread either sleeps until another one delivers, or, with a [`Pump`], one of the waiting
@@ -94,8 +94,13 @@ impl Mailbox {
         self.lock().closed(to)
     }
 
+    /// Makes all who sleep here look again, also at their deadlines.
+    pub(crate) fn wake_all(&self) {
+        self.change(|_| ());
+    }
+
     /// Waits for the next message at an address.
-    pub(crate) fn take(&self, address: Address, deadline: Deadline, pump: Option<&dyn Pump>) -> Result<Message> {
+    pub(crate) fn take(&self, address: Address, deadline: Deadline<'_>, pump: Option<&dyn Pump>) -> Result<Message> {
         self.wait(address.from, deadline, pump, |state| state.take(&address))
     }
 
@@ -103,7 +108,7 @@ impl Mailbox {
     pub(crate) fn wait<R>(
         &self,
         peer: usize,
-        deadline: Deadline,
+        deadline: Deadline<'_>,
         pump: Option<&dyn Pump>,
         mut ready: impl FnMut(&mut State) -> Option<Result<R>>,
     ) -> Result<R> {
@@ -113,7 +118,7 @@ impl Mailbox {
             if let Some(answer) = ready(&mut state) {
                 return answer;
             }
-            let left = deadline.left().ok_or_else(|| deadline.expired(peer))?;
+            let left = deadline.remaining(peer)?;
             match (pump, ticket) {
                 (Some(pump), Some(ticket)) if !state.pumping => {
                     state.pumping = true;

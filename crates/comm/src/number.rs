@@ -15,6 +15,29 @@ pub enum ReduceOp {
     Prod,
 }
 
+/// The type of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are the types of Rust")]
+pub enum NumberType {
+    F32,
+    F64,
+    I32,
+    I64,
+    U32,
+    U64,
+}
+
+/// Numbers to reduce in place, for a transport that does it itself.
+#[derive(Debug)]
+pub struct Values<'a> {
+    /// What the bytes are.
+    pub number: NumberType,
+    /// How to combine them.
+    pub op: ReduceOp,
+    /// The numbers in the machine's byte order, aligned for their type.
+    pub bytes: &'a mut [u8],
+}
+
 /// A number that can be reduced: `f32`, `f64`, `i32`, `i64`, `u32`, `u64`.
 pub trait Number: Copy + Send + Sync + sealed::Bits {}
 

@@ -2,16 +2,24 @@
 
 use std::{env, path::PathBuf, time::Duration};
 
-use crate::{Error, Result};
+use crate::{Error, Result, StoreAddress};
 
 /// How long ranks wait for each other unless told otherwise: they are started together, by one agent.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The name of a communicator that has its directory or store for itself.
+const NAME: &str = "task/0";
 
 /// Where and as whom a process meets the others of its communicator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendezvous {
     /// A directory that belongs to this communicator alone; on a memory file system (`/dev/shm`) unless there is none.
-    pub dir: PathBuf,
+    /// Needed for shared memory.
+    pub dir: Option<PathBuf>,
+    /// A key-value store that all processes reach. Needed across hosts.
+    pub store: Option<StoreAddress>,
+    /// Tells this communicator from all others that ever use the store: `<task>/<epoch>`.
+    pub name: String,
     /// This process, below `size`.
     pub rank: usize,
     /// Number of processes.
@@ -21,9 +29,15 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// A rendezvous that waits 60 seconds.
+    /// A rendezvous in a directory, for processes of one host. It waits 60 seconds.
     pub fn new(dir: impl Into<PathBuf>, rank: usize, size: usize) -> Self {
-        Rendezvous { dir: dir.into(), rank, size, timeout: TIMEOUT }
+        Rendezvous { dir: Some(dir.into()), store: None, name: NAME.to_owned(), rank, size, timeout: TIMEOUT }
+    }
+
+    /// A rendezvous through a key-value store, under a name (`<task>/<epoch>`) that no other communicator has there. It waits
+    /// 60 seconds.
+    pub fn through(store: StoreAddress, name: impl Into<String>, rank: usize, size: usize) -> Self {
+        Rendezvous { dir: None, store: Some(store), name: name.into(), rank, size, timeout: TIMEOUT }
     }
 
     /// What `RANK`, `WORLD_SIZE` and `DEEPRC_RENDEZVOUS` (the directory) say; `None` when none of them is set, or for

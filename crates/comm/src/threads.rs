@@ -58,7 +58,7 @@ impl Transport for Threads {
         self.members.len()
     }
 
-    fn send(&self, to: usize, tag: Tag, message: Message, _deadline: Deadline) -> Result<()> {
+    fn send(&self, to: usize, tag: Tag, message: Message, _deadline: Deadline<'_>) -> Result<()> {
         let to = self.members[to];
         if let Some(error) = self.mailbox().closed(to) {
             return Err(error);
@@ -67,12 +67,12 @@ impl Transport for Threads {
         Ok(())
     }
 
-    fn recv(&self, from: usize, tag: Tag, deadline: Deadline) -> Result<Message> {
+    fn recv(&self, from: usize, tag: Tag, deadline: Deadline<'_>) -> Result<Message> {
         let address = Address { context: self.context, from: self.members[from], tag };
         self.mailbox().take(address, deadline, None)
     }
 
-    fn subgroup(&self, ranks: &[usize], context: u64, _deadline: Deadline) -> Result<Arc<dyn Transport>> {
+    fn subgroup(&self, ranks: &[usize], context: u64, _deadline: Deadline<'_>) -> Result<Arc<dyn Transport>> {
         let rank = ranks.iter().position(|&rank| rank == self.rank).expect("only members make a subgroup");
         let members = ranks.iter().map(|&rank| self.members[rank]).collect();
         Ok(Arc::new(Threads { rank, members, context, seat: self.seat.clone() }))
@@ -82,5 +82,9 @@ impl Transport for Threads {
         for mailbox in self.seat.mailboxes.iter() {
             mailbox.abort(Error::Aborted { rank: self.seat.rank, reason: reason.to_owned() });
         }
+    }
+
+    fn wake(&self) {
+        self.mailbox().wake_all();
     }
 }

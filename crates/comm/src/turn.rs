@@ -3,9 +3,13 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use crate::transport::Deadline;
+use crate::{Result, transport::Deadline};
+
+/// How often a wait looks whether it was cancelled: the thread whose turn it is knows nothing of the token.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Holds a value for one thread at a time. Unlike a `Mutex` it can be held across a blocking call without making
 /// the other threads' waits endless.
@@ -20,14 +24,19 @@ impl<T> Turn<T> {
         Turn { value: Mutex::new(Some(value)), returned: Condvar::new() }
     }
 
-    /// Waits for the turn; `None` when the deadline passed.
-    pub(crate) fn take(&self, deadline: Deadline) -> Option<Held<'_, T>> {
+    /// Waits for the turn, which serves a call that is about `rank`.
+    ///
+    /// # Errors
+    /// Those of [`Deadline::remaining`].
+    pub(crate) fn take(&self, rank: impl Into<Option<usize>>, deadline: Deadline<'_>) -> Result<Held<'_, T>> {
+        let rank = rank.into();
         let mut value = self.lock();
         loop {
             if let Some(value) = value.take() {
-                return Some(Held { turn: self, value: Some(value) });
+                return Ok(Held { turn: self, value: Some(value) });
             }
-            let left = deadline.left()?;
+            let left = deadline.remaining(rank)?;
+            let left = if deadline.cancel.is_some() { left.min(LOOK) } else { left };
             value = self.returned.wait_timeout(value, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

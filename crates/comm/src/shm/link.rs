@@ -3,16 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    frame::{self, Assembly},
     ring::{Consumer, Producer},
     segment::{SeatState, Segment},
-    watch::Watch,
 };
 use crate::{
     Error, Result,
+    frame::{self, Assembly},
     mailbox::{Address, Mailbox, Pump},
     transport::{Deadline, Message},
     turn::Turn,
+    watch::Watch,
 };
 
 /// Sends, receives, and moves bytes meanwhile.
@@ -45,9 +45,11 @@ struct Lane {
 impl Link {
     /// For a rank that has just met the others.
     pub(super) fn new(segment: Arc<Segment>, rank: usize) -> Result<Self> {
-        let watch = Watch::start(segment.clone(), rank).inspect_err(|_| segment.leave(rank))?;
-        let peers = (0..segment.size()).filter(|&peer| peer != rank);
-        let inbound = peers.map(|from| {
+        let peers = || (0..segment.size()).filter(|&peer| peer != rank);
+        let watched = peers().map(|peer| (peer, segment.process(peer))).collect();
+        let doorbell = segment.clone();
+        let watch = Watch::start(watched, move |_| doorbell.ring_doorbell(rank)).inspect_err(|_| segment.leave(rank))?;
+        let inbound = peers().map(|from| {
             // SAFETY: this rank's seat was claimed by this process alone, and a link is made once for it.
             let consumer = unsafe { Consumer::new(segment.clone(), from, rank) };
             Inbound { from, consumer, assembly: Assembly::default(), over: false }
@@ -63,11 +65,11 @@ impl Link {
         Ok(Link { rank, mailbox: Mailbox::new(segment.size()), inbound, lanes, watch, segment })
     }
 
-    pub(super) fn recv(&self, address: Address, deadline: Deadline) -> Result<Message> {
+    pub(super) fn recv(&self, address: Address, deadline: Deadline<'_>) -> Result<Message> {
         self.mailbox.take(address, deadline, Some(self))
     }
 
-    pub(super) fn send(&self, to: usize, address: Address, message: Message, deadline: Deadline) -> Result<()> {
+    pub(super) fn send(&self, to: usize, address: Address, message: Message, deadline: Deadline<'_>) -> Result<()> {
         let Some(lane) = &self.lanes[to] else {
             self.mailbox.put(address, message);
             // Another thread of this rank may sleep on the doorbell for just this message.
@@ -77,7 +79,7 @@ impl Link {
         if let Some(error) = self.closed(to) {
             return Err(error);
         }
-        let mut lane = lane.take(deadline).ok_or_else(|| deadline.expired(to))?;
+        let mut lane = lane.take(to, deadline)?;
         if let Some(error) = &lane.broken {
             return Err(error.clone());
         }
@@ -89,6 +91,12 @@ impl Link {
 
     pub(super) fn abort(&self, reason: &str) {
         self.segment.abort(self.rank, reason);
+    }
+
+    /// Makes the threads of this rank that wait look at their deadlines again.
+    pub(super) fn wake(&self) {
+        self.segment.ring_doorbell(self.rank);
+        self.mailbox.wake_all();
     }
 
     /// Why nothing can be sent to a rank, also when nobody has pumped since that came about.
@@ -109,7 +117,7 @@ impl Link {
         }
     }
 
-    fn write<'a>(&self, to: usize, producer: &mut Producer, pieces: impl Iterator<Item = &'a [u8]>, deadline: Deadline) -> Result<()> {
+    fn write<'a>(&self, to: usize, producer: &mut Producer, pieces: impl Iterator<Item = &'a [u8]>, deadline: Deadline<'_>) -> Result<()> {
         for mut rest in pieces {
             while !rest.is_empty() {
                 let count = producer.write(rest);
@@ -162,7 +170,7 @@ impl Pump for Link {
         self.segment.doorbell(self.rank)
     }
 
-    fn pump(&self, ticket: u32, deadline: Deadline) {
+    fn pump(&self, ticket: u32, deadline: Deadline<'_>) {
         let mut inbound = self.inbound.lock().unwrap_or_else(PoisonError::into_inner);
         let mut happened = false;
         for inbound in inbound.iter_mut() {

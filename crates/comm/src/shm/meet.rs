@@ -8,11 +8,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    process::Process,
-    segment::{SeatState, Segment},
-};
-use crate::{Error, Rendezvous, Result, transport::Deadline};
+use super::segment::{SeatState, Segment};
+use crate::{Error, Rendezvous, Result, process::Process, transport::Deadline};
 
 /// The file's name in the rendezvous directory.
 const NAME: &str = "segment";
@@ -23,11 +20,11 @@ const ROLL_CALL: Duration = Duration::from_millis(100);
 
 /// Takes this rank's seat and waits until all are taken. Rank 0 makes the file under another name and moves it into place
 /// complete; when all are there it removes the name, so nothing remains when the last process ends, however it ends.
-pub(super) fn meet(at: &Rendezvous) -> Result<Arc<Segment>> {
+pub(super) fn meet(dir: &Path, at: &Rendezvous) -> Result<Arc<Segment>> {
     let deadline = Deadline::new("connect", at.timeout);
-    let path = at.dir.join(NAME);
+    let path = dir.join(NAME);
     let me = Process::current().map_err(|error| Error::io("read /proc/self/stat", error))?;
-    let segment = if at.rank == 0 { create(at, &path, me)? } else { open(at, &path, me, deadline)? };
+    let segment = if at.rank == 0 { create(dir, at.size, &path, me)? } else { open(at, &path, me, deadline)? };
     let met = roll_call(&segment, deadline);
     if at.rank == 0 {
         // Somebody else may have tidied up the directory already.
@@ -39,13 +36,13 @@ pub(super) fn meet(at: &Rendezvous) -> Result<Arc<Segment>> {
     met.map(|()| Arc::new(segment))
 }
 
-fn create(at: &Rendezvous, path: &Path, me: Process) -> Result<Segment> {
-    let draft: PathBuf = at.dir.join(format!("{NAME}.{}", me.pid));
+fn create(dir: &Path, size: usize, path: &Path, me: Process) -> Result<Segment> {
+    let draft: PathBuf = dir.join(format!("{NAME}.{}", me.pid));
     let make = || {
-        fs::create_dir_all(&at.dir)?;
+        fs::create_dir_all(dir)?;
         // Left behind by an earlier attempt of this very process.
         let _ = fs::remove_file(&draft);
-        let segment = Segment::create(&draft, at.size)?;
+        let segment = Segment::create(&draft, size)?;
         // Before the others can see the file: they ask whether the process of rank 0 lives.
         segment.claim(0, me);
         fs::rename(&draft, path)?;
@@ -57,7 +54,7 @@ fn create(at: &Rendezvous, path: &Path, me: Process) -> Result<Segment> {
     })
 }
 
-fn open(at: &Rendezvous, path: &Path, me: Process, deadline: Deadline) -> Result<Segment> {
+fn open(at: &Rendezvous, path: &Path, me: Process, deadline: Deadline<'_>) -> Result<Segment> {
     let refuse = |reason: String| Error::Rendezvous { path: path.to_owned(), reason };
     let [mut pause, longest] = LOOK;
     loop {
@@ -83,7 +80,7 @@ fn open(at: &Rendezvous, path: &Path, me: Process, deadline: Deadline) -> Result
 }
 
 /// Waits until all seats were taken.
-fn roll_call(segment: &Segment, deadline: Deadline) -> Result<()> {
+fn roll_call(segment: &Segment, deadline: Deadline<'_>) -> Result<()> {
     let complete = |attached: u32| attached as usize == segment.size();
     loop {
         let attached = segment.attached();

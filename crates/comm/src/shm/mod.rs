@@ -14,20 +14,16 @@
 //!
 //! A thread per process waits for the death of the others on their pidfds and rings the doorbell of its own seat.
 
-mod buffer;
-mod frame;
 mod futex;
 mod link;
 mod meet;
-mod process;
 mod ring;
 mod segment;
-mod watch;
 
 use std::{fmt, sync::Arc};
 
 use crate::{
-    Rendezvous, Result,
+    Error, Rendezvous, Result,
     mailbox::Address,
     transport::{Deadline, Message, Tag, Transport},
 };
@@ -47,7 +43,8 @@ pub(crate) struct SharedMemory {
 impl SharedMemory {
     /// Meets the other processes; returns when all are there.
     pub(crate) fn connect(at: &Rendezvous) -> Result<Self> {
-        let segment = meet::meet(at)?;
+        let missing = Error::Environment { variable: "DEEPRC_RENDEZVOUS", value: None, expected: "a directory that all ranks share" };
+        let segment = meet::meet(at.dir.as_deref().ok_or(missing)?, at)?;
         let link = Arc::new(Link::new(segment, at.rank)?);
         Ok(SharedMemory { rank: at.rank, members: (0..at.size).collect(), context: 0, link })
     }
@@ -62,16 +59,16 @@ impl Transport for SharedMemory {
         self.members.len()
     }
 
-    fn send(&self, to: usize, tag: Tag, message: Message, deadline: Deadline) -> Result<()> {
+    fn send(&self, to: usize, tag: Tag, message: Message, deadline: Deadline<'_>) -> Result<()> {
         let address = Address { context: self.context, from: self.members[self.rank], tag };
         self.link.send(self.members[to], address, message, deadline)
     }
 
-    fn recv(&self, from: usize, tag: Tag, deadline: Deadline) -> Result<Message> {
+    fn recv(&self, from: usize, tag: Tag, deadline: Deadline<'_>) -> Result<Message> {
         self.link.recv(Address { context: self.context, from: self.members[from], tag }, deadline)
     }
 
-    fn subgroup(&self, ranks: &[usize], context: u64, _deadline: Deadline) -> Result<Arc<dyn Transport>> {
+    fn subgroup(&self, ranks: &[usize], context: u64, _deadline: Deadline<'_>) -> Result<Arc<dyn Transport>> {
         let rank = ranks.iter().position(|&rank| rank == self.rank).expect("only members make a subgroup");
         let members = ranks.iter().map(|&rank| self.members[rank]).collect();
         Ok(Arc::new(SharedMemory { rank, members, context, link: self.link.clone() }))
@@ -79,6 +76,10 @@ impl Transport for SharedMemory {
 
     fn abort(&self, reason: &str) {
         self.link.abort(reason);
+    }
+
+    fn wake(&self) {
+        self.link.wake();
     }
 }
 

@@ -15,7 +15,8 @@ use std::{
 use memmap2::MmapRaw;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{futex, process::Process, ring::RingHead};
+use super::{futex, ring::RingHead};
+use crate::process::Process;
 
 /// "DRCCOMM" and the version of the layout, the machine's byte order included.
 const MAGIC: u64 = u64::from_ne_bytes(*b"DRCCOMM1");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use memmap2::{Advice, MmapMut};
 
 /// All buffers start at multiples of this: what Arrow recommends, a cache line, and enough for every vector register.
-pub(super) const ALIGNMENT: usize = 64;
+pub(crate) const ALIGNMENT: usize = 64;
 
 /// From this length on, memory comes in huge pages where the system has them, because a fresh page costs a fault: between 2 processes on
 /// 2 virtual cores an `all_to_all` of 256 MB per rank took 220 ms or more in pages of 4 KiB and 50 ms in huge ones (best of 5 to 10 rounds
@@ -13,7 +13,7 @@ const HUGE: usize = 4 << 20;
 
 /// Aligned memory that is written from its start to its end, and never zeroed or moved.
 #[derive(Debug)]
-pub(super) enum Buffer {
+pub(crate) enum Buffer {
     /// Data begins at `base`, the first aligned address.
     Heap { bytes: Vec<u8>, base: usize },
     /// Written up to `end`.
@@ -21,7 +21,7 @@ pub(super) enum Buffer {
 }
 
 impl Buffer {
-    pub(super) fn new(length: usize) -> Self {
+    pub(crate) fn new(length: usize) -> Self {
         if length >= HUGE
             && let Ok(map) = MmapMut::map_anon(length)
         {
@@ -36,7 +36,7 @@ impl Buffer {
         buffer
     }
 
-    pub(super) fn append(&mut self, more: &[u8]) {
+    pub(crate) fn append(&mut self, more: &[u8]) {
         match self {
             Buffer::Heap { bytes, .. } => bytes.extend_from_slice(more),
             Buffer::Mapped { map, end } => {
@@ -47,15 +47,30 @@ impl Buffer {
     }
 
     /// Goes on at this distance from the start; what lies between is zero.
-    pub(super) fn skip_to(&mut self, place: usize) {
+    pub(crate) fn skip_to(&mut self, place: usize) {
         match self {
             Buffer::Heap { bytes, base } => bytes.resize(*base + place, 0),
             Buffer::Mapped { end, .. } => *end = place,
         }
     }
 
+    /// The bytes up to this distance from the start that are not written yet, as zeros to write over; they count as written.
+    pub(crate) fn room(&mut self, from: usize, to: usize) -> &mut [u8] {
+        match self {
+            Buffer::Heap { bytes, base } => {
+                let written = bytes.len().max(*base + to);
+                bytes.resize(written, 0);
+                &mut bytes[*base + from..*base + to]
+            }
+            Buffer::Mapped { map, end } => {
+                *end = to.max(*end);
+                &mut map[from..to]
+            }
+        }
+    }
+
     /// What was written, without a copy.
-    pub(super) fn freeze(self) -> Bytes {
+    pub(crate) fn freeze(self) -> Bytes {
         match self {
             Buffer::Heap { bytes, base } => Bytes::from(bytes).slice(base..),
             Buffer::Mapped { map, end } => Bytes::from_owner(map).slice(..end),

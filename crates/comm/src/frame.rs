@@ -1,17 +1,20 @@
-//! How a message looks in a ring.
+//! How a message looks as a stream of bytes: in a ring, or on a connection.
 //!
 //! ```text
 //! magic u32 | parts u32 | signature u32 | kind u32 | context u64 | number u64 | length u64 … | bytes …
 //! ```
-//! in the machine's byte order; `number` is the tag of a user message or the sequence number of a collective.
+//! in little-endian byte order; `number` is the tag of a user message or the sequence number of a collective.
 
 use bytes::Bytes;
 
-use super::buffer::{ALIGNMENT, Buffer};
-use crate::transport::{Message, Tag};
+use crate::{
+    buffer::{ALIGNMENT, Buffer},
+    transport::{Message, Tag},
+};
 
 const MAGIC: u32 = 0x4652_4443;
-const HEAD: usize = 32;
+/// Bytes of a head before the lengths of the buffers.
+pub(crate) const HEAD: usize = 32;
 
 /// Where empty buffers point to: Arrow wants even those aligned.
 #[repr(align(64))]
@@ -19,28 +22,28 @@ struct Aligned([u8; ALIGNMENT]);
 static NOTHING: Aligned = Aligned([0; ALIGNMENT]);
 
 /// The bytes before the buffers.
-pub(super) fn head(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
+pub(crate) fn head(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
     let (kind, number) = match tag {
         Tag::User(tag) => (0, tag),
         Tag::Collective => (1, message.sequence),
     };
     let mut head = Vec::with_capacity(HEAD + 8 * message.parts.len());
     for word in [MAGIC, message.parts.len() as u32, message.signature, kind] {
-        head.extend_from_slice(&word.to_ne_bytes());
+        head.extend_from_slice(&word.to_le_bytes());
     }
     for word in [context, number].into_iter().chain(message.parts.iter().map(|part| part.len() as u64)) {
-        head.extend_from_slice(&word.to_ne_bytes());
+        head.extend_from_slice(&word.to_le_bytes());
     }
     head
 }
 
 /// The bytes are no message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Garbled;
+pub(crate) struct Garbled;
 
 /// Puts messages together from the bytes of a ring, however those are cut.
 #[derive(Debug, Default)]
-pub(super) struct Assembly {
+pub(crate) struct Assembly {
     stage: Stage,
     /// The bytes of a head, or of the lengths, so far.
     scratch: Vec<u8>,
@@ -54,9 +57,11 @@ enum Stage {
     Body(Body),
 }
 
+/// What is known of a message before the lengths of its buffers.
 #[derive(Debug, Clone, Copy)]
-struct Head {
-    parts: usize,
+pub(crate) struct Head {
+    /// How many lengths follow, each a `u64`.
+    pub(crate) parts: usize,
     signature: u32,
     tag: Tag,
     context: u64,
@@ -65,7 +70,7 @@ struct Head {
 
 /// All buffers of a message in one allocation, each at a multiple of 64.
 #[derive(Debug)]
-struct Body {
+pub(crate) struct Body {
     head: Head,
     lengths: Vec<usize>,
     /// Where each part starts in the buffer.
@@ -78,7 +83,7 @@ struct Body {
 
 impl Assembly {
     /// Takes the next bytes and hands out each message (with its context and tag) that they complete.
-    pub(super) fn feed(&mut self, mut input: &[u8], deliver: &mut dyn FnMut(u64, Tag, Message)) -> Result<(), Garbled> {
+    pub(crate) fn feed(&mut self, mut input: &[u8], deliver: &mut dyn FnMut(u64, Tag, Message)) -> Result<(), Garbled> {
         while !input.is_empty() {
             match std::mem::take(&mut self.stage) {
                 Stage::Head => {
@@ -88,7 +93,8 @@ impl Assembly {
                     let head = Head::read(&self.scratch).ok_or(Garbled)?;
                     self.scratch.clear();
                     if head.parts == 0 {
-                        head.deliver(Vec::new(), deliver);
+                        let body = Body::new(head, &[]).ok_or(Garbled)?;
+                        self.stage = body.into_stage(deliver);
                     } else {
                         self.stage = Stage::Lengths(head);
                     }
@@ -98,8 +104,7 @@ impl Assembly {
                         self.stage = Stage::Lengths(head);
                         return Ok(());
                     }
-                    let lengths = self.scratch.as_chunks().0.iter().map(|cell| u64::from_ne_bytes(*cell) as usize);
-                    let body = Body::new(head, lengths.collect());
+                    let body = Body::new(head, &self.scratch).ok_or(Garbled)?;
                     self.scratch.clear();
                     self.stage = body.into_stage(deliver);
                 }
@@ -122,9 +127,10 @@ fn collect(scratch: &mut Vec<u8>, need: usize, input: &mut &[u8]) -> bool {
 }
 
 impl Head {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let small = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let large = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    /// From the first [`HEAD`] bytes of a message; `None` when they are none.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let small = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let large = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let (number, magic) = (large(24)?, small(0)?);
         let (tag, sequence) = match small(12)? {
             0 => (Tag::User(number), 0),
@@ -134,23 +140,49 @@ impl Head {
         let head = Head { parts: small(4)? as usize, signature: small(8)?, tag, context: large(16)?, sequence };
         (magic == MAGIC).then_some(head)
     }
-
-    fn deliver(self, parts: Vec<Bytes>, deliver: &mut dyn FnMut(u64, Tag, Message)) {
-        deliver(self.context, self.tag, Message { sequence: self.sequence, signature: self.signature, parts });
-    }
 }
 
 impl Body {
-    fn new(head: Head, lengths: Vec<usize>) -> Self {
-        let mut room = 0;
+    /// From the `8 * head.parts` bytes behind the head; `None` when they are no lengths.
+    pub(crate) fn new(head: Head, lengths: &[u8]) -> Option<Self> {
+        let lengths: Vec<usize> = lengths.as_chunks().0.iter().map(|cell| u64::from_le_bytes(*cell) as usize).collect();
+        let mut room = 0usize;
         let mut starts = Vec::with_capacity(lengths.len());
         for length in &lengths {
             starts.push(room);
-            room += length.next_multiple_of(ALIGNMENT);
+            room = length.checked_next_multiple_of(ALIGNMENT).and_then(|length| room.checked_add(length))?;
         }
+        let room = (room <= isize::MAX as usize - ALIGNMENT && lengths.len() == head.parts).then_some(room)?;
         let mut body = Body { head, lengths, starts, part: 0, filled: 0, buffer: Buffer::new(room) };
         body.skip_full();
-        body
+        Some(body)
+    }
+
+    /// Where the next bytes of the message go, for a transport that receives in place: the rest of one buffer. `None` when
+    /// the message is complete.
+    #[cfg_attr(not(any(feature = "mpi", feature = "gloo", feature = "ucx", test)), expect(dead_code, reason = "for network transports"))]
+    pub(crate) fn room(&mut self) -> Option<&mut [u8]> {
+        let (&start, &length) = self.starts.get(self.part).zip(self.lengths.get(self.part))?;
+        Some(self.buffer.room(start + self.filled, start + length))
+    }
+
+    /// Notes that so many bytes of [`room`](Body::room) were written.
+    #[cfg_attr(not(any(feature = "mpi", feature = "gloo", feature = "ucx", test)), expect(dead_code, reason = "for network transports"))]
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.filled += count;
+        self.skip_full();
+    }
+
+    /// Hands out the complete message with its context and tag.
+    pub(crate) fn finish(self) -> (u64, Tag, Message) {
+        let all = self.buffer.freeze();
+        let part = |(&start, &length): (&usize, &usize)| match length {
+            0 => Bytes::from_static(&NOTHING.0).slice(0..0),
+            _ => all.slice(start..start + length),
+        };
+        let parts = self.starts.iter().zip(&self.lengths).map(part).collect();
+        let Head { signature, tag, context, sequence, .. } = self.head;
+        (context, tag, Message { sequence, signature, parts })
     }
 
     fn fill(&mut self, input: &mut &[u8]) {
@@ -179,13 +211,8 @@ impl Body {
         if self.part < self.lengths.len() {
             return Stage::Body(self);
         }
-        let all = self.buffer.freeze();
-        let part = |(&start, &length): (&usize, &usize)| match length {
-            0 => Bytes::from_static(&NOTHING.0).slice(0..0),
-            _ => all.slice(start..start + length),
-        };
-        let parts = self.starts.iter().zip(&self.lengths).map(part).collect();
-        self.head.deliver(parts, deliver);
+        let (context, tag, message) = self.finish();
+        deliver(context, tag, message);
         Stage::Head
     }
 }
@@ -195,7 +222,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::{Assembly, Garbled, head};
+    use super::{Assembly, Body, Garbled, HEAD, Head, head};
     use crate::transport::{Message, Tag};
 
     fn written(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
@@ -232,7 +259,28 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_received_in_place() {
+        let sent = message(&[3, 0, 70, 5 << 20, 1]);
+        let stream = written(9, Tag::Collective, &sent);
+        let head = Head::read(&stream[..HEAD]).unwrap();
+        let mut rest = &stream[HEAD + 8 * head.parts..];
+        let mut body = Body::new(head, &stream[HEAD..HEAD + 8 * head.parts]).unwrap();
+        while let Some(room) = body.room() {
+            let count = room.len().min(1 << 16);
+            room[..count].copy_from_slice(&rest[..count]);
+            rest = &rest[count..];
+            body.advance(count);
+        }
+        let (context, tag, received) = body.finish();
+        assert_eq!((context, tag, rest.len()), (9, Tag::Collective, 0));
+        assert!(received.parts == sent.parts);
+        assert!(received.parts.iter().all(|part| part.as_ptr().addr().is_multiple_of(64)));
+    }
+
+    #[test]
     fn other_bytes_are_no_message() {
+        let absurd = written(0, Tag::User(0), &message(&[1])).into_iter().take(HEAD).chain([0xff; 8]).collect::<Vec<u8>>();
+        assert_eq!(Assembly::default().feed(&absurd, &mut |_, _, _| panic!("no message")), Err(Garbled));
         assert_eq!(Assembly::default().feed(&[1; 64], &mut |_, _, _| panic!("no message")), Err(Garbled));
     }
 }
