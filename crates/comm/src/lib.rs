@@ -38,6 +38,7 @@
 
 mod buffer;
 mod cancel;
+pub mod check;
 mod collective;
 mod communicator;
 mod error;
