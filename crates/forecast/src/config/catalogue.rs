@@ -39,28 +39,19 @@ pub struct OptionEntry {
 
 /// Every model with every option, for `deeprc models`.
 pub fn catalogue() -> Vec<ModelEntry> {
-    ModelName::ALL.into_iter().map(entry).collect()
+    ModelName::ALL.iter().map(|name| entry(*name)).collect()
 }
 
 fn entry(name: ModelName) -> ModelEntry {
     let config = ModelConfig::of(name);
     let training = config.train_defaults().declared().into_iter().filter(|d| TrainConfig::applies(name, d.name));
-    let model = declared(&config).into_iter().map(|d| option(d, "model"));
+    let model = config.declared().into_iter().map(|d| option(d, "model"));
     ModelEntry {
         name: name.as_str(),
         summary: name.summary(),
         exogenous: config.exogenous(),
         multivariate: config.multivariate(),
         options: model.chain(training.map(|d| option(d, "training"))).collect(),
-    }
-}
-
-fn declared(config: &ModelConfig) -> Vec<Declared> {
-    match config {
-        ModelConfig::NLinear(c) => c.declared(),
-        ModelConfig::NHits(c) => c.declared(),
-        ModelConfig::Gru(c) => c.declared(),
-        ModelConfig::Lstm(c) => c.declared(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{GruConfig, LossName, LstmConfig, ModelConfig, ModelName, NHitsConfig, OptionEntry, TrainConfig, catalogue};
+use super::{LossName, ModelConfig, ModelName, OptionEntry, TrainConfig, catalogue};
 
 /// A key or value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +55,8 @@ const SYNONYMS: [(&str, &str); 13] = [
 /// # Errors
 /// All problems at once: an unknown model, unknown keys with near names, values of the wrong type or out of range.
 pub fn configure(model: &str, options: &Map<String, Value>) -> Result<(ModelConfig, TrainConfig), Vec<OptionError>> {
-    let Some(name) = ModelName::ALL.into_iter().find(|n| n.as_str() == model) else {
-        let names = ModelName::ALL.map(ModelName::as_str);
+    let Some(name) = ModelName::ALL.iter().copied().find(|n| n.as_str() == model) else {
+        let names: Vec<&str> = ModelName::ALL.iter().map(|n| n.as_str()).collect();
         let hint = match near(model, &names) {
             Some(close) => format!("did you mean \"{close}\"?"),
             None => format!("models are {}", names.join(", ")),
@@ -87,9 +87,7 @@ pub fn configure(model: &str, options: &Map<String, Value>) -> Result<(ModelConf
             unreachable!("defaults and checked values read back: {model:?} {train:?}")
         }
     };
-    if let (ModelConfig::Gru(gru), false) = (&mut model, options.contains_key("input_size")) {
-        gru.input_size = 3 * gru.h;
-    }
+    model.hyperparameters_mut().follow(&|key| options.contains_key(key));
     errors.extend(ranges(&model, &train));
     if errors.is_empty() { Ok((model, train)) } else { Err(errors) }
 }
@@ -135,12 +133,7 @@ fn ranges(model: &ModelConfig, train: &TrainConfig) -> Vec<OptionError> {
     let positive = "at least 1";
     need(model.h() > 0, "h", positive);
     need(model.input_size() > 0, "input_size", positive);
-    match model {
-        ModelConfig::NLinear(_) => {}
-        ModelConfig::NHits(c) => nhits_ranges(c, train.loss, &mut need),
-        ModelConfig::Gru(c) => gru_ranges(c, &mut need),
-        ModelConfig::Lstm(c) => lstm_ranges(c, train.loss, &mut need),
-    }
+    model.hyperparameters().ranges(train, &mut need);
     need(train.loss != LossName::Nse || model.multivariate(), "loss", "another one than nse, which belongs to lstm");
     need(train.max_steps > 0 || train.epochs > 0, "max_steps", positive);
     need(train.learning_rate > 0.0 && train.learning_rate.is_finite(), "learning_rate", "positive");
@@ -157,37 +150,4 @@ fn ranges(model: &ModelConfig, train: &TrainConfig) -> Vec<OptionError> {
         train.valid_loss.is_none_or(|v| quantiles(v) == quantiles(train.loss) && (v == LossName::Nse) == (train.loss == LossName::Nse));
     need(same_kind, "valid_loss", "of the same kind as `loss` (mqloss and nse only with themselves)");
     errors
-}
-
-type Need<'a> = &'a mut dyn FnMut(bool, &str, &str);
-
-fn nhits_ranges(c: &NHitsConfig, loss: LossName, need: Need) {
-    let stacks = c.n_pool_kernel_size.len();
-    need(stacks > 0 && c.n_pool_kernel_size.iter().all(|k| *k > 0), "n_pool_kernel_size", "a list of at least one positive integer");
-    need(c.n_blocks.len() == stacks, "n_blocks", "as long as `n_pool_kernel_size`");
-    need(c.n_freq_downsample.len() == stacks, "n_freq_downsample", "as long as `n_pool_kernel_size`");
-    need(c.n_freq_downsample.iter().all(|k| *k > 0), "n_freq_downsample", "positive integers");
-    let chained = c.mlp_units.windows(2).all(|pair| pair[0][1] == pair[1][0]);
-    let first = !c.mlp_units.is_empty() && c.mlp_units.iter().all(|u| u[0] > 0 && u[1] > 0);
-    need(first && chained, "mlp_units", "pairs of positive widths in which each starts where the one before it ended");
-    need((0.0..1.0).contains(&c.dropout_prob_theta), "dropout_prob_theta", "at least 0 and below 1");
-    let cubic = c.interpolation_mode == super::Interpolation::Cubic;
-    need(!(cubic && loss == LossName::MqLoss), "interpolation_mode", "linear or nearest with the loss mqloss");
-}
-
-fn gru_ranges(c: &GruConfig, need: Need) {
-    need(c.h_train > 0 && c.h_train <= c.h, "h_train", "between 1 and `h`");
-    need(c.encoder_n_layers > 0, "encoder_n_layers", "at least 1");
-    need(c.encoder_hidden_size > 0, "encoder_hidden_size", "at least 1");
-    need(c.decoder_hidden_size > 0, "decoder_hidden_size", "at least 1");
-    need(c.decoder_layers > 0, "decoder_layers", "at least 1");
-    need((0.0..1.0).contains(&c.encoder_dropout), "encoder_dropout", "at least 0 and below 1");
-}
-
-fn lstm_ranges(c: &LstmConfig, loss: LossName, need: Need) {
-    need(c.hidden_size > 0, "hidden_size", "at least 1");
-    need(c.n_layers > 0, "n_layers", "at least 1");
-    need((0.0..1.0).contains(&c.dropout), "dropout", "at least 0 and below 1");
-    need(loss != LossName::MqLoss, "loss", "another one than mqloss for lstm");
-    need(c.mode == super::LstmMode::Forecast || c.h == 1, "h", "1 in mode simulation: one target day per window");
 }

@@ -5,10 +5,10 @@ mod options;
 
 mod catalogue;
 mod configure;
-mod model;
+mod models;
 mod train;
 
 pub use catalogue::{ModelEntry, OptionEntry, catalogue};
 pub use configure::{OptionError, configure};
-pub use model::{Activation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, Pooling};
+pub use models::{Activation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, Pooling};
 pub use train::{Complete, LossName, ScalerType, StartPadding, TrainConfig};

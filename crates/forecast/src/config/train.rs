@@ -117,13 +117,7 @@ options! {
 impl TrainConfig {
     /// The defaults of training `model`.
     pub fn of(model: ModelName) -> Self {
-        let common = Self::default();
-        match model {
-            ModelName::NLinear => Self { max_steps: 5000, learning_rate: 1e-4, ..common },
-            ModelName::NHits => Self { num_lr_decays: 3, ..common },
-            ModelName::Gru => Self { windows_batch_size: 128, scaler_type: ScalerType::Robust, ..common },
-            ModelName::Lstm => Self { loss: LossName::Mse, ..common },
-        }
+        model.train_defaults(Self::default())
     }
 
     /// False for options that mean nothing to `model`: windows are either drawn anew at each step or taken in passes.

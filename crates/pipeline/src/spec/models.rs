@@ -66,7 +66,7 @@ fn cells(fields: &Fields, seed: u64) -> Vec<Cell> {
     if let Some(per_model) = &per_model {
         for (name, entry) in per_model.table {
             if !config::ModelName::ALL.iter().any(|model| model.as_str() == name) {
-                let names = config::ModelName::ALL.map(config::ModelName::as_str);
+                let names: Vec<&str> = config::ModelName::ALL.iter().map(|model| model.as_str()).collect();
                 let hint = super::source::nearest_or_all("models", name, names);
                 fields.faults.add(&entry.key, format!("unknown model `{name}` in {}", per_model.what), hint);
             }
