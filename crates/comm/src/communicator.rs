@@ -8,7 +8,9 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{CancelToken, Deadline, Error, Message, Rendezvous, Result, Tag, Transport, shm::SharedMemory, threads::Threads, turn::Turn};
+use crate::{
+    CancelToken, Choice, CommSpec, Deadline, Error, Message, Rendezvous, Result, Tag, Transport, meeting, threads::Threads, turn::Turn,
+};
 
 /// How long a call may take unless [`Communicator::with_timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -53,26 +55,37 @@ impl Communicator {
         Threads::group(size).into_iter().map(|transport| Communicator::new(Arc::new(transport))).collect()
     }
 
-    /// Meets the other processes of this host. Returns when all of them are there; with a size of 1, at once.
+    /// Meets the other ranks, over the transport that `spec` says, and tells which that is. Returns when all of them are
+    /// there; with a size of 1, at once.
     ///
     /// # Errors
-    /// [`Error::Timeout`] names a rank that did not come; [`Error::Rendezvous`] when ranks disagree about the
-    /// size, or two claim the same rank; [`Error::PeerDead`]; [`Error::Io`].
-    pub fn connect(at: &Rendezvous) -> Result<Self> {
-        at.check()?;
-        if at.size == 1 {
-            return Ok(Communicator::solo());
-        }
-        Ok(Communicator::new(Arc::new(SharedMemory::connect(at)?)))
+    /// [`Error::NotBuiltIn`]; [`Error::Timeout`] names a rank that did not come; [`Error::Rendezvous`] when ranks disagree
+    /// about the size or the transport, when two claim the same rank, or when they are not where the transport
+    /// needs them; [`Error::Environment`] when the rendezvous has no place for it; [`Error::Store`], [`Error::PeerDead`],
+    /// [`Error::Io`].
+    pub fn open(spec: CommSpec, at: &Rendezvous) -> Result<(Self, Choice)> {
+        let (transport, choice) = meeting::open(spec, at)?;
+        Ok((Communicator::new(transport), choice))
     }
 
-    /// The communicator that the environment of this process describes (see [`Rendezvous::from_env`]);
-    /// [`solo`](Communicator::solo) when it describes none.
+    /// Meets the other processes of this host over shared memory.
     ///
     /// # Errors
-    /// [`Error::Environment`] for variables that make no sense, and those of [`connect`](Communicator::connect).
+    /// As [`open`](Communicator::open).
+    pub fn connect(at: &Rendezvous) -> Result<Self> {
+        Communicator::open(CommSpec::Shm, at).map(|(comm, _)| comm)
+    }
+
+    /// The communicator that the environment of this process describes (see [`Rendezvous::from_env`]), over the transport
+    /// that `DEEPRC_COMM` says; [`solo`](Communicator::solo) when it describes none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTransport`], [`Error::Environment`] for variables that make no sense, and those of
+    /// [`open`](Communicator::open).
     pub fn from_env() -> Result<Self> {
-        Rendezvous::from_env()?.map_or_else(|| Ok(Communicator::solo()), |at| Communicator::connect(&at))
+        let spec = CommSpec::from_env()?;
+        spec.check_built_in()?;
+        Rendezvous::from_env()?.map_or_else(|| Ok(Communicator::solo()), |at| Ok(Communicator::open(spec, &at)?.0))
     }
 
     /// A communicator on another transport, which has to keep the protocol written there.

@@ -1,6 +1,8 @@
 //! What can go wrong between ranks.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
+
+use crate::CommSpec;
 
 /// The result of a call on a communicator.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -76,6 +78,20 @@ pub enum Error {
         /// The communicator's size.
         size: usize,
     },
+    /// There is no transport of this name.
+    #[error("there is no transport `{name}`\nhint: {}one of: {}", near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default(), CommSpec::ALL.map(CommSpec::name).join(", "))]
+    UnknownTransport {
+        /// The name.
+        name: String,
+        /// What it may mean.
+        near: Option<CommSpec>,
+    },
+    /// The program was built without this transport.
+    #[error("the transport {spec} is not built into this program\nhint: {}", spec.way_in())]
+    NotBuiltIn {
+        /// The transport.
+        spec: CommSpec,
+    },
     /// The environment of the process describes no communicator.
     #[error("{variable} is {}, expected {expected}", value.as_deref().unwrap_or("not set"))]
     Environment {
@@ -87,10 +103,10 @@ pub enum Error {
         expected: &'static str,
     },
     /// The ranks do not agree about where or as what they meet.
-    #[error("failed to meet in {}: {reason}", path.display())]
+    #[error("failed to meet at {place}: {reason}")]
     Rendezvous {
-        /// The rendezvous file.
-        path: PathBuf,
+        /// The rendezvous file, or the place in the store.
+        place: String,
         /// What does not fit.
         reason: String,
     },

@@ -44,16 +44,18 @@ mod communicator;
 mod error;
 mod frame;
 mod mailbox;
+mod meeting;
 mod number;
-#[cfg_attr(not(test), expect(dead_code, reason = "host ids and written processes are for the transports across hosts"))]
 mod process;
 mod rendezvous;
 #[expect(unsafe_code, reason = "memory that other processes change has no safe form")]
 mod shm;
+mod spec;
 mod store;
 mod threads;
 mod transport;
 mod turn;
+mod verdict;
 mod watch;
 
 pub use cancel::CancelToken;
@@ -61,5 +63,6 @@ pub use communicator::Communicator;
 pub use error::{Error, Result};
 pub use number::{Number, NumberType, ReduceOp, Values};
 pub use rendezvous::Rendezvous;
+pub use spec::{Choice, CommSpec};
 pub use store::{Store, StoreAddress, StoreServer};
 pub use transport::{Call, Deadline, Message, Tag, Transport};

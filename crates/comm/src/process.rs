@@ -24,6 +24,14 @@ impl Process {
         Ok(Process { pid, started })
     }
 
+    /// Whether it runs. One that ended but was not waited for yet does not.
+    pub(crate) fn alive(&self) -> bool {
+        stat(self.pid).is_ok_and(|(state, started)| started == self.started && !matches!(state, 'Z' | 'X'))
+    }
+}
+
+#[cfg_attr(not(any(feature = "gloo", feature = "mpi", feature = "ucx", test)), expect(dead_code, reason = "for network transports"))]
+impl Process {
     /// For a store; [`from_bytes`](Process::from_bytes) reads it.
     pub(crate) fn to_bytes(self) -> [u8; 12] {
         let mut bytes = [0; 12];
@@ -35,11 +43,6 @@ impl Process {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (pid, started) = bytes.split_at_checked(4)?;
         Some(Process { pid: u32::from_le_bytes(pid.try_into().ok()?), started: u64::from_le_bytes(started.try_into().ok()?) })
-    }
-
-    /// Whether it runs. One that ended but was not waited for yet does not.
-    pub(crate) fn alive(&self) -> bool {
-        stat(self.pid).is_ok_and(|(state, started)| started == self.started && !matches!(state, 'Z' | 'X'))
     }
 }
 
@@ -55,6 +58,11 @@ impl HostId {
         let space = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).map(|link| link.to_string_lossy().into_owned());
         let pretended = env::var(PRETEND).unwrap_or_default();
         Ok(HostId(format!("{} {} {} {pretended}", boot.trim(), space("pid")?, space("net")?)))
+    }
+
+    /// A number that two hosts have in common only by an unlikely accident (FNV-1a, Fowler, Noll and Vo).
+    pub(crate) fn digest(&self) -> u64 {
+        self.0.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 
     /// For a store; [`from_bytes`](HostId::from_bytes) reads it.

@@ -1,6 +1,9 @@
 //! Ranks that are threads of one process: messages pass by reference.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use crate::{
     Error, Result,
@@ -42,6 +45,20 @@ impl Threads {
         (0..size)
             .map(|rank| Threads { rank, members: members.clone(), context: 0, seat: Arc::new(Seat { rank, mailboxes: mailboxes.clone() }) })
             .collect()
+    }
+
+    /// The transport of one of `size` threads that meet at a place; `None` when somebody has taken that rank there before. When
+    /// all have taken theirs the place is free again.
+    pub(crate) fn take(place: &str, rank: usize, size: usize) -> Option<Threads> {
+        static PLACES: Mutex<Option<HashMap<String, Vec<Option<Threads>>>>> = Mutex::new(None);
+        let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = places.get_or_insert_default();
+        let seats = places.entry(place.to_owned()).or_insert_with(|| Threads::group(size).into_iter().map(Some).collect());
+        let taken = seats.get_mut(rank)?.take();
+        if seats.iter().all(Option::is_none) {
+            places.remove(place);
+        }
+        taken
     }
 
     fn mailbox(&self) -> &Mailbox {

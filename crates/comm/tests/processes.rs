@@ -63,6 +63,7 @@ fn rank_process() {
         }
         "miss rank 1" => {
             comm.barrier().unwrap();
+            comm.send(0, 2, Vec::new()).unwrap();
             let error = comm.recv(1, 1).unwrap_err();
             assert!(matches!(error, Error::PeerDead { rank: 1 }), "{error:?}");
         }
@@ -108,6 +109,8 @@ fn a_killed_rank_is_reported_to_all_who_need_it() {
     let mut survivor = Rank::start("miss rank 1", dir.path(), 2, 3);
     let comm = connect(dir.path(), 0, 3);
     comm.barrier().unwrap();
+    // The survivor needs the other one to get through the barrier.
+    comm.recv(2, 2).unwrap();
     let started = Instant::now();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| comm.recv(1, 1).unwrap_err());

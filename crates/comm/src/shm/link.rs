@@ -65,6 +65,11 @@ impl Link {
         Ok(Link { rank, mailbox: Mailbox::new(segment.size()), inbound, lanes, watch, segment })
     }
 
+    /// Whether all ranks are threads of this process.
+    pub(super) fn is_one_process(&self) -> bool {
+        (0..self.segment.size()).all(|rank| self.segment.process(rank) == self.segment.process(self.rank))
+    }
+
     pub(super) fn recv(&self, address: Address, deadline: Deadline<'_>) -> Result<Message> {
         self.mailbox.take(address, deadline, Some(self))
     }

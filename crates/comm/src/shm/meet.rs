@@ -9,7 +9,11 @@ use std::{
 };
 
 use super::segment::{SeatState, Segment};
-use crate::{Error, Rendezvous, Result, process::Process, transport::Deadline};
+use crate::{
+    Error, Rendezvous, Result,
+    process::{HostId, Process},
+    transport::Deadline,
+};
 
 /// The file's name in the rendezvous directory.
 const NAME: &str = "segment";
@@ -36,13 +40,19 @@ pub(super) fn meet(dir: &Path, at: &Rendezvous) -> Result<Arc<Segment>> {
     met.map(|()| Arc::new(segment))
 }
 
+/// This host in the segment's short form.
+fn host() -> Result<u64> {
+    HostId::current().map(|host| host.digest()).map_err(|error| Error::io("find out which host this is", error))
+}
+
 fn create(dir: &Path, size: usize, path: &Path, me: Process) -> Result<Segment> {
     let draft: PathBuf = dir.join(format!("{NAME}.{}", me.pid));
+    let host = host()?;
     let make = || {
         fs::create_dir_all(dir)?;
         // Left behind by an earlier attempt of this very process.
         let _ = fs::remove_file(&draft);
-        let segment = Segment::create(&draft, size)?;
+        let segment = Segment::create(&draft, size, host)?;
         // Before the others can see the file: they ask whether the process of rank 0 lives.
         segment.claim(0, me);
         fs::rename(&draft, path)?;
@@ -55,11 +65,19 @@ fn create(dir: &Path, size: usize, path: &Path, me: Process) -> Result<Segment> 
 }
 
 fn open(at: &Rendezvous, path: &Path, me: Process, deadline: Deadline<'_>) -> Result<Segment> {
-    let refuse = |reason: String| Error::Rendezvous { path: path.to_owned(), reason };
+    let refuse = |reason: String| Error::Rendezvous { place: path.display().to_string(), reason };
+    let host = host()?;
     let [mut pause, longest] = LOOK;
     loop {
         match Segment::open(path, at.size) {
             // A file whose maker is gone is left from an earlier attempt; rank 0 will replace it.
+            Ok(segment) if segment.host() != host => {
+                let hint = "hint: set DEEPRC_STORE, or MASTER_ADDR and MASTER_PORT";
+                let refusal = refuse(format!("rank 0 is on another host, and a directory is a place for one host only\n{hint}"));
+                // If the hosts share this memory after all, rank 0 is told.
+                segment.abort(at.rank, &refusal.to_string());
+                return Err(refusal);
+            }
             Ok(segment) if segment.process(0).alive() => {
                 if !segment.claim(at.rank, me) {
                     return Err(refuse(format!("rank {} is taken by another process", at.rank)));

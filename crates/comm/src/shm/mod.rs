@@ -48,6 +48,11 @@ impl SharedMemory {
         let link = Arc::new(Link::new(segment, at.rank)?);
         Ok(SharedMemory { rank: at.rank, members: (0..at.size).collect(), context: 0, link })
     }
+
+    /// Whether all ranks are threads of this process, which have a faster way.
+    pub(crate) fn is_one_process(&self) -> bool {
+        self.link.is_one_process()
+    }
 }
 
 impl Transport for SharedMemory {

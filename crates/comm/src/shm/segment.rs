@@ -19,7 +19,7 @@ use super::{futex, ring::RingHead};
 use crate::process::Process;
 
 /// "DRCCOMM" and the version of the layout, the machine's byte order included.
-const MAGIC: u64 = u64::from_ne_bytes(*b"DRCCOMM1");
+const MAGIC: u64 = u64::from_ne_bytes(*b"DRCCOMM2");
 /// A ring is at most this long: longer ones fall out of the second-level cache between writer and reader.
 const LONGEST_RING: usize = 1 << 20;
 const SHORTEST_RING: usize = 1 << 14;
@@ -34,6 +34,8 @@ const REASON: usize = 1024;
 #[repr(C, align(128))]
 struct Header {
     magic: AtomicU64,
+    /// The host of rank 0, see [`HostId::digest`](crate::process::HostId::digest).
+    host: AtomicU64,
     size: AtomicU32,
     /// How many ranks took their seats; rung at every change.
     attached: AtomicU32,
@@ -92,7 +94,7 @@ const fn file_length(size: usize) -> usize {
 
 impl Segment {
     /// Makes the file for `size` ≥ 2 ranks. It must not exist.
-    pub(super) fn create(path: &Path, size: usize) -> io::Result<Self> {
+    pub(super) fn create(path: &Path, size: usize, host: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let length = file_length(size) as u64;
         file.set_len(length)?;
@@ -103,6 +105,7 @@ impl Segment {
         }
         let segment = Segment::map(&file, size)?;
         segment.header().size.store(size as u32, Ordering::Relaxed);
+        segment.header().host.store(host, Ordering::Relaxed);
         segment.header().magic.store(MAGIC, Ordering::Release);
         Ok(segment)
     }
@@ -132,6 +135,11 @@ impl Segment {
 
     pub(super) fn size(&self) -> usize {
         self.size
+    }
+
+    /// The host of rank 0.
+    pub(super) fn host(&self) -> u64 {
+        self.header().host.load(Ordering::Relaxed)
     }
 
     fn header(&self) -> &Header {
