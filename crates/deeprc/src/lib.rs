@@ -32,6 +32,7 @@ mod exit;
 mod interrupt;
 mod printer;
 mod progress;
+mod recipe;
 pub mod report;
 
 pub use command::main;

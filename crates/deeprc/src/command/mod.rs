@@ -9,6 +9,7 @@ mod rank;
 mod report;
 mod run;
 mod task;
+mod train;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run pipelines and write a report
     Run(run::Args),
+    /// Train models on a table and evaluate them, without a pipeline file
+    Train(train::Args),
     /// Check pipeline files against the data and the machine, without running anything
     Check(check::Args),
     /// List the models, or all options of one
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
     }
     bug::guard(printer, || match cli.command {
         Command::Run(args) => run::main(args, printer),
+        Command::Train(args) => train::main(&args, printer),
         Command::Check(args) => check::main(&args, printer),
         Command::Models(args) => models::main(&args, printer),
         Command::Task(args) => task::main(args, printer),

@@ -18,15 +18,22 @@ pub struct Args {
     /// Pipeline files; with `--resume` alone, those of the run
     #[arg(value_name = "FILE", required_unless_present = "resume")]
     files: Vec<PathBuf>,
-    /// Directory of the runs
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    dir: PathBuf,
     /// Change a parameter (`source=loads.csv`) or an option (`fit.max_steps=50`) of the files
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = super::assignment)]
     set: Vec<(String, String)>,
     /// Go on with a run: keep what is finished, continue trainings at their last checkpoint
     #[arg(long, value_name = "RUN|last", num_args = 0..=1, default_missing_value = "last")]
     resume: Option<String>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Where a run goes, what it may use and what it says.
+#[derive(Debug, clap::Args)]
+pub struct How {
+    /// Directory of the runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    dir: PathBuf,
     /// Print one JSON object on stdout when the run has ended
     #[arg(long)]
     json: bool,
@@ -59,9 +66,37 @@ pub fn main(mut args: Args, printer: Printer) -> Exit {
         args.resume = Some("last".into());
     }
     match prepare(&mut args, printer) {
-        Ok(prepared) => execute(prepared, &args, printer),
+        Ok(prepared) => execute(prepared, &args.how, printer),
         Err(exit) => exit,
     }
+}
+
+/// Runs a pipeline that no file holds yet: it is written into the directory of its run.
+pub fn written(name: &str, text: &str, how: &How, printer: Printer) -> Exit {
+    let made = run_directory(&how.dir, &[name], false).and_then(|dir| {
+        let file = dir.join("pipeline.toml");
+        std::fs::write(&file, text)?;
+        Ok((RunOptions::new(dir, executables()?), file))
+    });
+    let (mut options, file) = match made {
+        Ok(made) => made,
+        Err(error) => return unusable(&how.dir, &error, printer),
+    };
+    options.cores = how.cores;
+    match Pipeline::load(&file, &[]) {
+        Ok(pipeline) => execute(Prepared { pipelines: vec![pipeline], rejected: Vec::new(), options }, how, printer),
+        Err(faults) => {
+            faults.iter().for_each(|fault| printer.rendered(format_args!("{fault}\n\n")));
+            // Nothing ran, so there is no run to keep.
+            let _ = std::fs::remove_dir_all(&options.dir);
+            super::check::worst(&faults)
+        }
+    }
+}
+
+fn unusable(dir: &Path, error: &std::io::Error, printer: Printer) -> Exit {
+    printer.error(format_args!("cannot use the directory {}: {error}", dir.display()), Some("`--dir` names another one"));
+    Exit::Resources
 }
 
 /// What is known before anything runs.
@@ -89,7 +124,7 @@ fn prepare(args: &mut Args, printer: Printer) -> Result<Prepared, Exit> {
     }
     if pipelines.is_empty() {
         let faults: Vec<Diagnostic> = rejected.into_iter().flat_map(|(_, faults)| faults).collect();
-        if args.json {
+        if args.how.json {
             let errors: Vec<RunError> = faults.iter().map(|fault| RunError::from_diagnostic(&name_of(&fault.file), fault)).collect();
             printer.json(&json!({
                 "run": null, "status": "failed", "seconds": 0.0, "tasks": 0, "overhead_ms": {"median": null, "max": null},
@@ -102,16 +137,13 @@ fn prepare(args: &mut Args, printer: Printer) -> Result<Prepared, Exit> {
         Some(dir) => Ok(dir),
         None => {
             let names: Vec<&str> = pipelines.iter().map(Pipeline::name).collect();
-            run_directory(&args.dir, &names, args.resume.is_some())
+            run_directory(&args.how.dir, &names, args.resume.is_some())
         }
     };
     let options = directory.and_then(|dir| Ok(RunOptions::new(dir, executables()?)));
-    let mut options = options.map_err(|error| {
-        printer.error(format_args!("cannot use the directory {}: {error}", args.dir.display()), Some("`--dir` names another one"));
-        Exit::Resources
-    })?;
+    let mut options = options.map_err(|error| unusable(&args.how.dir, &error, printer))?;
     options.resume = args.resume.is_some();
-    options.cores = args.cores;
+    options.cores = args.how.cores;
     if options.resume {
         options.command_line = command_line(args);
     }
@@ -120,7 +152,7 @@ fn prepare(args: &mut Args, printer: Printer) -> Result<Prepared, Exit> {
 
 /// The directory to go on in; files and options that the command line leaves out are those of that run.
 fn earlier_run(args: &mut Args, run: &str, printer: Printer) -> Result<PathBuf, Exit> {
-    let (dir, record) = super::report::open(&args.dir, run, printer)?;
+    let (dir, record) = super::report::open(&args.how.dir, run, printer)?;
     if !args.files.is_empty() {
         return Ok(dir);
     }
@@ -128,7 +160,7 @@ fn earlier_run(args: &mut Args, run: &str, printer: Printer) -> Result<PathBuf, 
     if let Ok(Earlier { command: EarlierCommand::Run(earlier) }) = Earlier::try_parse_from(&record.environment.command_line) {
         args.files = earlier.files;
         args.set.splice(0..0, earlier.set);
-        args.cores = args.cores.or(earlier.cores);
+        args.how.cores = args.how.cores.or(earlier.how.cores);
     }
     if args.files.is_empty() {
         args.files = record.pipelines.into_iter().map(|pipeline| pipeline.file).collect();
@@ -142,7 +174,7 @@ fn command_line(args: &Args) -> Vec<String> {
     let mut words = vec![given, "run".into()];
     words.extend(args.files.iter().map(|file| file.display().to_string()));
     words.extend(args.set.iter().flat_map(|(key, value)| ["--set".into(), format!("{key}={value}")]));
-    words.extend(args.cores.iter().flat_map(|cores| ["--cores".into(), cores.to_string()]));
+    words.extend(args.how.cores.iter().flat_map(|cores| ["--cores".into(), cores.to_string()]));
     words.extend(args.resume.iter().flat_map(|run| ["--resume".into(), run.clone()]));
     words
 }
@@ -157,11 +189,11 @@ fn name_of(file: &Path) -> String {
     file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn execute(prepared: Prepared, args: &Args, printer: Printer) -> Exit {
+fn execute(prepared: Prepared, how: &How, printer: Printer) -> Exit {
     let Prepared { pipelines, rejected, options } = prepared;
     let cancel = options.cancel.clone();
     crate::interrupt::watch(printer, move || cancel.cancel());
-    let progress = Progress::new(printer, args.no_progress, args.files.len() > 1);
+    let progress = Progress::new(printer, how.no_progress, pipelines.len() + rejected.len() > 1);
     let mut record = run(pipelines, &options, &progress);
     let told = progress.finish();
     if !rejected.is_empty() {
@@ -178,7 +210,7 @@ fn execute(prepared: Prepared, args: &Args, printer: Printer) -> Exit {
     for error in record.errors.iter().filter(|error| !told.contains(error) && !rejected_here(error, &rejected)) {
         print_error(error, printer);
     }
-    match args.json {
+    match how.json {
         true => printer.json(&summary(&record)),
         false => print_metrics(&record, printer),
     }

@@ -83,3 +83,37 @@ fn one_program_runs_as_a_task() {
     place.deeprc(&["task", "run", "-n", "2", "-c", "4096", "--", "true"]).expect(3, &["cores", "hint:"]);
     place.deeprc(&["task", "run", "--", "no-such-program"]).expect(1, &["no-such-program"]);
 }
+
+#[test]
+fn models_are_trained_on_a_table_without_a_pipeline_file() {
+    if !can_train() {
+        return;
+    }
+    let place = Place::new();
+    let command = ["train", "--table", "loads.csv", "--model", "nlinear,nhits", "--target", "y,load", "--h", "12", "--set", "max_steps=5"];
+    let small = ["--set", "nhits.mlp_units=[[8,8],[8,8],[8,8]]", "--scale", "standard"];
+    let ended = place.deeprc(&[&command[..], &small, &["--json"]].concat()).expect(0, &["fit[nhits]: step 5 of 5", "✓ done in"]);
+    let object = ended.json();
+    let models: Vec<&str> = object["metrics"].as_array().unwrap().iter().map(|metric| metric["model"].as_str().unwrap()).collect();
+    for model in ["nlinear", "nhits", "seasonal-naive"] {
+        assert!(models.contains(&model), "{object}");
+    }
+    // What was run is a file like any other.
+    let again = place.deeprc(&["run", "runs/train-nlinear-nhits-1/pipeline.toml", "--json"]).expect(0, &[]).json();
+    assert_eq!(again["metrics"], object["metrics"]);
+}
+
+#[test]
+fn train_asks_for_what_it_cannot_know() {
+    let place = Place::new();
+    place.write("other.csv", "when,load\n2024-01-01,1\n");
+    let refuse = |arguments: &[&str], texts: &[&str]| {
+        place.deeprc(&[&["train", "--table"], arguments].concat()).expect(2, texts);
+    };
+    refuse(&["oil.csv", "--model", "nhits"], &["oil.csv has no column `y`", "--target; there are oil, ot"]);
+    refuse(&["other.csv", "--model", "nhits"], &["which column of other.csv holds the time stamps?", "--time; there are when, load"]);
+    refuse(&["loads.csv", "--model", "nhit"], &["unknown model \"nhit\"", "did you mean \"nhits\"?"]);
+    refuse(&["loads.csv", "--model", "nhits", "--set", "lr=1"], &["unknown option `lr`", "did you mean `learning_rate`?"]);
+    refuse(&["nothing.csv", "--model", "nhits"], &["nothing.csv"]);
+    assert_eq!(std::fs::read_dir(place.path().join("runs")).map_or(0, Iterator::count), 0, "what was refused leaves no run");
+}

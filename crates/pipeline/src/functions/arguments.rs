@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Arguments of `table.read`: files, or data made from a seed, to a global table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadArguments {
     /// What to read. CSV, Parquet: the files in the order of their rows. CAMELS: one directory, the root of the layout.
