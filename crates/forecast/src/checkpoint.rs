@@ -143,7 +143,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] or [`Error::Checkpoint`].
     pub fn save_best(&self, parameters: &Parameters, state: &State) -> Result<()> {
-        self.write(Weights::Best, named(parameters, parameters.tensors(), ""), state)
+        self.write(Weights::Best, saved(parameters), state)
     }
 
     /// Writes all that is needed to go on, and `state.json`.
@@ -152,7 +152,7 @@ impl Checkpoint {
     /// [`Error::Io`] or [`Error::Checkpoint`].
     pub fn save_last(&self, parameters: &Parameters, adam: &Adam, state: &State) -> Result<()> {
         let (first, second) = adam.moments();
-        let mut tensors = named(parameters, parameters.tensors(), "");
+        let mut tensors = saved(parameters);
         tensors.extend(named(parameters, first, "optimizer.first."));
         tensors.extend(named(parameters, second, "optimizer.second."));
         self.write(Weights::Last, tensors, state)?;
@@ -168,9 +168,11 @@ impl Checkpoint {
         let path = self.path(weights);
         let beside = path.with_extension("safetensors.new");
         let failed = |e: safetensors::SafeTensorError| broken(&path, e.to_string());
-        let views = tensors.iter().map(|(name, tensor)| {
+        let tensors: Vec<(String, Tensor, Vec<u8>)> = tensors.into_iter().map(with_whole_numbers).collect();
+        let views = tensors.iter().map(|(name, tensor, whole)| {
+            let bytes = if whole.is_empty() { bytes(slice(tensor)) } else { whole };
             let shape = tensor.size().iter().map(|n| *n as usize).collect();
-            Ok((name, TensorView::new(Dtype::F32, shape, bytes(slice(tensor)))?))
+            Ok((name, TensorView::new(dtype(tensor), shape, bytes)?))
         });
         let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>().map_err(failed)?;
         let text = serde_json::to_string(state).expect("plain data always becomes JSON");
@@ -202,7 +204,7 @@ impl Checkpoint {
     /// [`Error::Io`], or [`Error::Checkpoint`] if a weight is missing or of another shape.
     pub fn load(&self, weights: Weights, parameters: &Parameters) -> Result<()> {
         let path = self.present(weights);
-        fill(&path, &[("", parameters.tensors())], parameters.names())
+        fill(&path, parameters, &[])
     }
 
     /// Puts weights and moments of the last step back.
@@ -212,8 +214,7 @@ impl Checkpoint {
     pub fn restore(&self, parameters: &Parameters, adam: &mut Adam) -> Result<State> {
         let state = self.state(Weights::Last)?;
         let (first, second) = adam.moments();
-        let groups = [("", parameters.tensors()), ("optimizer.first.", first), ("optimizer.second.", second)];
-        fill(&self.path(Weights::Last), &groups, parameters.names())?;
+        fill(&self.path(Weights::Last), parameters, &[("optimizer.first.", first), ("optimizer.second.", second)])?;
         adam.set_steps(state.step);
         Ok(state)
     }
@@ -254,36 +255,61 @@ pub fn load_weights(path: &Path, parameters: &Parameters) -> Result<()> {
     let file = SafeTensors::deserialize(&data).map_err(|e| broken(path, e.to_string()))?;
     let foreign = |name: &&str| {
         let of_a_loss = name.starts_with("loss.") || name.starts_with("valid_loss.");
-        !of_a_loss && !parameters.names().iter().any(|known| known == name)
+        !of_a_loss && !parameters.is_computed(name) && !parameters.state().iter().any(|(known, _)| known == name)
     };
     if let Some(name) = file.names().into_iter().find(foreign) {
         return Err(broken(path, format!("has the weight {name}, which the model has not")));
     }
-    fill(path, &[("", parameters.tensors())], parameters.names())
+    fill(path, parameters, &[])
 }
 
-fn fill(path: &Path, groups: &[(&str, &[Tensor])], names: &[String]) -> Result<()> {
+/// Reads weights and buffers, and the given groups of tensors that belong to the learned ones, by prefix.
+fn fill(path: &Path, parameters: &Parameters, groups: &[(&str, &[Tensor])]) -> Result<()> {
     let _no_grad = tch::no_grad_guard();
     let data = std::fs::read(path).map_err(io("read", path))?;
     let file = SafeTensors::deserialize(&data).map_err(|e| broken(path, e.to_string()))?;
+    let mut wanted: Vec<(String, &Tensor)> = parameters.state().into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
     for (prefix, tensors) in groups {
-        for (name, tensor) in names.iter().zip(*tensors) {
-            let name = format!("{prefix}{name}");
-            let view = file.tensor(&name).map_err(|_| broken(path, format!("has no weight {name}")))?;
-            let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
-            if view.dtype() != Dtype::F32 || shape != tensor.size() {
-                return Err(broken(path, format!("has {name} as {:?} {shape:?}, needed is F32 {:?}", view.dtype(), tensor.size())));
-            }
-            let values = Tensor::from_data_size(view.data(), &shape, tch::Kind::Float);
-            tensor.shallow_clone().copy_(&values);
+        wanted.extend(parameters.names().iter().zip(*tensors).map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+    }
+    for (name, tensor) in wanted {
+        let view = file.tensor(&name).map_err(|_| broken(path, format!("has no weight {name}")))?;
+        let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
+        let needed = dtype(tensor);
+        if view.dtype() != needed || shape != tensor.size() {
+            return Err(broken(path, format!("has {name} as {:?} {shape:?}, needed is {needed:?} {:?}", view.dtype(), tensor.size())));
         }
+        let values = Tensor::from_data_size(view.data(), &shape, tensor.kind());
+        tensor.shallow_clone().copy_(&values);
     }
     Ok(())
 }
 
+/// Learned tensors and buffers on the CPU.
+fn saved(parameters: &Parameters) -> Vec<(String, Tensor)> {
+    parameters.state().into_iter().map(|(name, tensor)| (name.to_owned(), on_cpu(tensor))).collect()
+}
+
+/// Weights are f32; only counters are whole numbers.
+fn dtype(tensor: &Tensor) -> Dtype {
+    if tensor.kind() == tch::Kind::Int64 { Dtype::I64 } else { Dtype::F32 }
+}
+
+/// The bytes of a tensor of whole numbers, none for others.
+fn with_whole_numbers((name, tensor): (String, Tensor)) -> (String, Tensor, Vec<u8>) {
+    let whole = match dtype(&tensor) {
+        Dtype::I64 => tensor.flatten(0, -1).iter::<i64>().into_iter().flatten().flat_map(i64::to_le_bytes).collect(),
+        _ => Vec::new(),
+    };
+    (name, tensor, whole)
+}
+
+fn on_cpu(tensor: &Tensor) -> Tensor {
+    tensor.detach().to_device(Device::Cpu).contiguous()
+}
+
 fn named(parameters: &Parameters, tensors: &[Tensor], prefix: &str) -> Vec<(String, Tensor)> {
-    let cpu = |t: &Tensor| t.detach().to_device(Device::Cpu).contiguous();
-    parameters.names().iter().zip(tensors).map(|(name, tensor)| (format!("{prefix}{name}"), cpu(tensor))).collect()
+    parameters.names().iter().zip(tensors).map(|(name, tensor)| (format!("{prefix}{name}"), on_cpu(tensor))).collect()
 }
 
 fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {

@@ -57,4 +57,4 @@ pub use blocks::{Windows, gather};
 #[cfg(feature = "torch")]
 pub use error::{Error, Result};
 #[cfg(feature = "torch")]
-pub use parameters::{Linear, Parameters, Recurrent};
+pub use parameters::{LayerNorm, Linear, Parameters, Recurrent};

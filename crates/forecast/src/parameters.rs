@@ -1,14 +1,24 @@
-//! The learned tensors of a model, by name, and the layers made of them.
+//! The learned and saved tensors of a model, by name, and the layers made of them.
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
-/// Named learned tensors in a fixed order; layers share their storage.
+/// Named tensors of a model in a fixed order; layers share their storage.
+///
+/// Learned tensors have gradients and go to the optimizer. Buffers (running statistics, frozen bases and scales) are saved and
+/// restored with them under their PyTorch names, but no optimizer changes them. In data-parallel training every rank keeps its
+/// own running statistics and those of rank 0 are the model's, as with PyTorch's DistributedDataParallel: a rank validates
+/// and ends with rank 0's.
 #[derive(Debug)]
 pub struct Parameters {
     names: Vec<String>,
     tensors: Vec<Tensor>,
+    buffer_names: Vec<String>,
+    buffers: Vec<Tensor>,
+    /// Whether the n-th saved tensor is learned.
+    order: Vec<bool>,
+    computed: Vec<String>,
     device: Device,
     rng: ChaCha8Rng,
 }
@@ -16,17 +26,36 @@ pub struct Parameters {
 impl Parameters {
     /// No parameters yet; `rng` draws their first values, `device` holds them.
     pub fn new(rng: ChaCha8Rng, device: Device) -> Self {
-        Self { names: Vec::new(), tensors: Vec::new(), device, rng }
+        let (names, tensors, buffer_names, buffers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { names, tensors, buffer_names, buffers, order: Vec::new(), computed: Vec::new(), device, rng }
     }
 
-    /// Names in order, PyTorch's `state_dict` keys.
+    /// Names of the learned tensors in order, PyTorch's `state_dict` keys.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Tensors in the order of the names.
+    /// Learned tensors in the order of the names.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
+    }
+
+    /// Saved tensors that no optimizer changes, of kind f32 or i64.
+    pub fn buffers(&self) -> &[Tensor] {
+        &self.buffers
+    }
+
+    /// All that is saved, learned tensors and buffers, in PyTorch's `state_dict` order.
+    pub fn state(&self) -> Vec<(&str, &Tensor)> {
+        let mut learned = self.names.iter().map(String::as_str).zip(&self.tensors);
+        let mut buffers = self.buffer_names.iter().map(String::as_str).zip(&self.buffers);
+        let next = |is_learned: &bool| if *is_learned { learned.next() } else { buffers.next() };
+        self.order.iter().filter_map(next).collect()
+    }
+
+    /// Whether NeuralForecast saves a tensor of this `name` that is computed here.
+    pub fn is_computed(&self, name: &str) -> bool {
+        self.computed.iter().any(|known| known == name)
     }
 
     /// Where they lie.
@@ -34,7 +63,7 @@ impl Parameters {
         self.device
     }
 
-    /// Number of learned values.
+    /// Number of learned values, without buffers.
     pub fn count(&self) -> u64 {
         self.tensors.iter().map(|t| t.numel() as u64).sum()
     }
@@ -43,10 +72,40 @@ impl Parameters {
     pub fn uniform(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
         let (count, bound) = (shape.iter().product::<i64>() as usize, bound as f32);
         let values: Vec<f32> = (0..count).map(|_| self.rng.random_range(-1.0f32..1.0) * bound).collect();
-        let tensor = Tensor::from_slice(&values).view(shape).to_device(self.device).set_requires_grad(true);
+        self.learned(name, &Tensor::from_slice(&values).view(shape))
+    }
+
+    /// Adds a tensor of normal random values with the standard deviation `deviation`.
+    pub fn normal(&mut self, name: &str, shape: &[i64], deviation: f64) -> Tensor {
+        let count = shape.iter().product::<i64>() as usize;
+        let mut open = || 1.0 - self.rng.random_range(0.0f64..1.0);
+        // Box and Muller (1958): two uniform values make one normal value.
+        let mut draw = || deviation * (-2.0 * open().ln()).sqrt() * (std::f64::consts::TAU * open()).cos();
+        let values: Vec<f32> = (0..count).map(|_| draw() as f32).collect();
+        self.learned(name, &Tensor::from_slice(&values).view(shape))
+    }
+
+    /// Adds a learned tensor that starts with the values of `start`, f32.
+    pub fn learned(&mut self, name: &str, start: &Tensor) -> Tensor {
+        let tensor = start.detach().to_device(self.device).set_requires_grad(true);
         self.names.push(name.to_owned());
         self.tensors.push(tensor.shallow_clone());
+        self.order.push(true);
         tensor
+    }
+
+    /// Adds a tensor that is saved but not learned; it starts with the values of `start`, f32 or i64.
+    pub fn buffer(&mut self, name: &str, start: &Tensor) -> Tensor {
+        let tensor = start.detach().to_device(self.device);
+        self.buffer_names.push(name.to_owned());
+        self.buffers.push(tensor.shallow_clone());
+        self.order.push(false);
+        tensor
+    }
+
+    /// Notes that NeuralForecast saves a tensor of this name, which is computed here: weight files may have it, and it is ignored.
+    pub fn computed(&mut self, name: &str) {
+        self.computed.push(name.to_owned());
     }
 
     /// A linear map `[.., inputs] -> [.., outputs]` with bias: `<name>.weight` and `<name>.bias`.
@@ -55,6 +114,14 @@ impl Parameters {
         let weight = self.uniform(&format!("{name}.weight"), &[outputs, inputs], bound);
         let bias = self.uniform(&format!("{name}.bias"), &[outputs], bound);
         Linear { weight, bias }
+    }
+
+    /// Normalises the last dimension, of `width` values: `<name>.weight` of ones and `<name>.bias` of zeros.
+    pub fn layer_norm(&mut self, name: &str, width: i64, eps: f64) -> LayerNorm {
+        let float = (Kind::Float, Device::Cpu);
+        let weight = self.learned(&format!("{name}.weight"), &Tensor::ones([width], float));
+        let bias = self.learned(&format!("{name}.bias"), &Tensor::zeros([width], float));
+        LayerNorm { weight, bias, eps }
     }
 
     /// A stack of recurrent layers with `gates` gates: `<name>.weight_ih_l0`, ... in PyTorch's order.
@@ -104,6 +171,21 @@ impl Linear {
     /// The same map without its first `first` outputs.
     pub fn rows(&self, first: i64) -> Linear {
         Linear { weight: self.weight.slice(0, first, None, 1), bias: self.bias.slice(0, first, None, 1) }
+    }
+}
+
+/// Layer normalisation (Ba et al. 2016) over the last dimension, with a learned scale and shift.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// `[.., width] -> [.., width]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }
 

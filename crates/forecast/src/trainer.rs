@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use deeprc_comm::{Communicator, ReduceOp};
 use deeprc_loader::{Dataset, Part, Random, Sampler, Sequential, Shuffled, Window};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::blocks::{gather, slice};
 use crate::checkpoint::{Checkpoint, State};
@@ -137,6 +137,7 @@ impl Trainer {
                 return Err(Error::Canceled { step: self.state.step });
             }
         }
+        self.share_buffers()?;
         let done = self.state.step - resumed_from.unwrap_or(0);
         Ok(TrainResult {
             steps: self.state.step,
@@ -232,6 +233,7 @@ impl Trainer {
         if self.validation.is_empty() || !due {
             return Ok(false);
         }
+        self.share_buffers()?;
         let loss = self.validate()?;
         let step = self.state.step;
         self.state.valid_loss.push((step, loss));
@@ -246,6 +248,27 @@ impl Trainer {
             self.state.stopped_early = self.out_of_patience();
         }
         Ok(true)
+    }
+
+    /// Rank 0's running statistics on every rank: training does not read them, so before validation and at the end is enough.
+    fn share_buffers(&self) -> Result<()> {
+        let buffers = self.forecaster.model.parameters().buffers();
+        if self.comm.size() == 1 || buffers.is_empty() {
+            return Ok(());
+        }
+        let _no_grad = tch::no_grad_guard();
+        // f64 holds every f32 and every count of batches.
+        let flat = Tensor::cat(&buffers.iter().map(|b| b.to_kind(Kind::Double).flatten(0, -1)).collect::<Vec<_>>(), 0);
+        let mut values = vec![0.0f64; flat.numel()];
+        if self.comm.rank() == 0 {
+            flat.to_device(Device::Cpu).copy_data(&mut values, flat.numel());
+        }
+        self.comm.allreduce(&mut values, ReduceOp::Sum)?;
+        let sizes: Vec<i64> = buffers.iter().map(|b| b.numel() as i64).collect();
+        for (buffer, values) in buffers.iter().zip(Tensor::from_slice(&values).split_with_sizes(&sizes, 0)) {
+            buffer.shallow_clone().copy_(&values.view_as(buffer));
+        }
+        Ok(())
     }
 
     fn out_of_patience(&self) -> bool {
@@ -274,7 +297,7 @@ impl Trainer {
 fn weight(target: &Target) -> f64 {
     match &target.mask {
         None => target.y.numel() as f64,
-        Some(mask) => mask.sum(None::<tch::Kind>).double_value(&[]),
+        Some(mask) => mask.sum(None::<Kind>).double_value(&[]),
     }
 }
 
