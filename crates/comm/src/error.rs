@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use crate::CommSpec;
+use crate::{CommSpec, NumberType, ReduceOp};
 
 /// The result of a call on a communicator.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -70,13 +70,31 @@ pub enum Error {
         /// The communicator's size.
         size: usize,
     },
-    /// `all_to_all` needs one list of buffers for each rank.
-    #[error("all_to_all got buffers for {given} ranks in a communicator of {size}")]
+    /// The call needs one entry for each rank.
+    #[error("{operation} got entries for {given} ranks in a communicator of {size}")]
     WrongCount {
-        /// Lists of buffers given.
+        /// The call, for example `all_to_all`.
+        operation: &'static str,
+        /// Entries given.
         given: usize,
         /// The communicator's size.
         size: usize,
+    },
+    /// The counts of a `reduce_scatter` do not add up.
+    #[error("the counts of reduce_scatter add up to {counts}, but there are {values} values")]
+    WrongSum {
+        /// The sum of the counts.
+        counts: usize,
+        /// The number of values.
+        values: usize,
+    },
+    /// Numbers of this type cannot be combined in this way.
+    #[error("there is no {op:?} of {}\nhint: combine the bits as integers ({}::to_bits)", number.name(), number.name())]
+    NoSuchReduction {
+        /// The operation.
+        op: ReduceOp,
+        /// The type.
+        number: NumberType,
     },
     /// There is no transport of this name.
     #[error("there is no transport `{name}`\nhint: {}one of: {}", near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default(), CommSpec::ALL.map(CommSpec::name).join(", "))]
@@ -144,7 +162,8 @@ impl Error {
 
     /// A wrong argument harms nobody else; everything else leaves messages behind that no later call could trust.
     pub(crate) fn poisons(&self) -> bool {
-        !matches!(self, Error::NoSuchRank { .. } | Error::WrongCount { .. })
+        use Error::{NoSuchRank, NoSuchReduction, WrongCount, WrongSum};
+        !matches!(self, NoSuchRank { .. } | WrongCount { .. } | WrongSum { .. } | NoSuchReduction { .. })
     }
 }
 

@@ -47,9 +47,12 @@ mod mailbox;
 mod meeting;
 mod number;
 mod process;
+mod reduction;
 mod rendezvous;
+mod round;
 #[expect(unsafe_code, reason = "memory that other processes change has no safe form")]
 mod shm;
+mod signature;
 mod spec;
 mod store;
 mod threads;

@@ -96,3 +96,15 @@ pub(super) fn hash(value: usize) -> usize {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ (z >> 31)) as usize
 }
+
+pub(super) fn scatter(comm: &Communicator) -> Result<(), Failure> {
+    for root in 0..comm.size() {
+        for scale in [0, 1, 1000, LARGE / 8] {
+            let part = |to: usize| bytes(root, to, (to * 37 + 1) % 4 * scale);
+            let out = if comm.rank() == root { (0..comm.size()).map(part).collect() } else { Vec::new() };
+            let received = comm.scatter(root, out)?;
+            same_buffers(comm, &format!("the scatter from {root}"), &[received], &[part(comm.rank())])?;
+        }
+    }
+    Ok(())
+}

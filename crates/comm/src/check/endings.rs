@@ -92,6 +92,17 @@ pub(super) fn other_length(comm: Communicator) -> Answer {
     mismatch(comm, |comm| comm.allreduce(&mut [1; 2], ReduceOp::Sum), |comm| comm.allreduce(&mut [1; 3], ReduceOp::Sum))
 }
 
+/// Long messages travel in chunks, of which these have the same number.
+pub(super) fn other_count(comm: Communicator) -> Answer {
+    mismatch(comm, |comm| reduce(comm, &[20_000, 20_000]), |comm| reduce(comm, &[20_001, 19_999]))
+}
+
+fn reduce(comm: &Communicator, counts: &[usize]) -> Result<()> {
+    let (mut counts, values) = (counts.to_vec(), vec![1f64; counts.iter().sum::<usize>()]);
+    counts.resize(comm.size(), 0);
+    comm.reduce_scatter(&values, &counts, ReduceOp::Sum).map(drop)
+}
+
 /// The last rank aborts through a part of the communicator while the others wait on the whole or on their part.
 pub(super) fn abort(comm: Communicator) -> Answer {
     let last = comm.size() - 1;

@@ -30,6 +30,8 @@ macro_rules! integers {
                     ReduceOp::Min => if a < b { a } else { b },
                     ReduceOp::Max => if a > b { a } else { b },
                     ReduceOp::Prod => a.wrapping_mul(b),
+                    ReduceOp::And => a & b,
+                    ReduceOp::Or => a | b,
                 }
             }
         })*
@@ -49,7 +51,7 @@ macro_rules! floats {
                 match op {
                     // Powers of two and signs: the product of many ranks is exact.
                     ReduceOp::Prod => [1.0, 2.0, -1.0, 0.5][any % 4],
-                    ReduceOp::Sum | ReduceOp::Min | ReduceOp::Max => (any % 2001) as $type - 1000.0,
+                    _ => (any % 2001) as $type - 1000.0,
                 }
             }
 
@@ -59,6 +61,7 @@ macro_rules! floats {
                     ReduceOp::Min => if a < b { a } else { b },
                     ReduceOp::Max => if a > b { a } else { b },
                     ReduceOp::Prod => a * b,
+                    ReduceOp::And | ReduceOp::Or => a,
                 }
             }
         })*
@@ -78,11 +81,11 @@ macro_rules! floats {
     };
 }
 
-integers!(i32, i64, u32, u64);
+integers!(i8, i16, i32, i64, u8, u16, u32, u64);
 floats!(f32, f64);
 
 fn allreduce<T: Oracle>(comm: &Communicator) -> Result<(), Failure> {
-    for op in ReduceOp::ALL {
+    for op in ReduceOp::ALL.into_iter().filter(|op| op.applies_to(T::TYPE)) {
         for length in LENGTHS {
             let mut values: Vec<T> = (0..length).map(|i| T::value(op, comm.rank(), i)).collect();
             comm.allreduce(&mut values, op)?;
@@ -113,6 +116,35 @@ pub(super) fn same_bits(comm: &Communicator) -> Result<(), Failure> {
             let zeros = comm.broadcast(0, first.clone().into())?;
             equal(comm, "that rank 0 has the bits of this rank", &(zeros == first), &true)?;
         }
+    }
+    Ok(())
+}
+
+/// `reduce` and `reduce_scatter`, short and in many chunks, with sums that depend on the order of their terms.
+pub(super) fn parts(comm: &Communicator) -> Result<(), Failure> {
+    let (me, size) = (comm.rank(), comm.size());
+    for length in [0, 1, 5, 20_011, 700_001] {
+        let value = |rank: usize, i: usize| (hash(i * 31 + rank) % 1_000_003) as f32 * 10f32.powi(rank as i32 % 7 - 3);
+        let values: Vec<f32> = (0..length).map(|i| value(me, i)).collect();
+        let sums: Vec<u32> = (0..length).map(|i| (1..size).fold(value(0, i), |sum, rank| sum + value(rank, i)).to_bits()).collect();
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+        for root in 0..size {
+            let mut reduced = values.clone();
+            comm.reduce(root, &mut reduced, ReduceOp::Sum)?;
+            let expect = if me == root { sums.clone() } else { bits(&values) };
+            equal(comm, &format!("the reduce to {root} of {length} values"), &(bits(&reduced) == expect), &true)?;
+        }
+        let mut reduced = values.clone();
+        comm.allreduce(&mut reduced, ReduceOp::Sum)?;
+        equal(comm, &format!("the allreduce of {length} values"), &(bits(&reduced) == sums), &true)?;
+        // Rank 0 gets nothing, unless it is alone.
+        let share = length / size.max(2);
+        let counts: Vec<usize> =
+            (0..size).map(|rank| if rank + 1 == size { length - share * size.saturating_sub(2) } else { share * rank.min(1) }).collect();
+        let part = comm.reduce_scatter(&values, &counts, ReduceOp::Sum)?;
+        let start: usize = counts[..me].iter().sum();
+        let expect = &sums[start..start + counts[me]];
+        equal(comm, &format!("the reduce_scatter of {length} values"), &(bits(&part) == expect), &true)?;
     }
     Ok(())
 }
