@@ -144,6 +144,16 @@ pub enum Error {
         /// What went wrong, with a hint where there is a way out.
         reason: String,
     },
+    /// The library below a transport refused or failed.
+    #[error("{library} failed to {action}: {reason}")]
+    Library {
+        /// Its name, for example `MPI`.
+        library: &'static str,
+        /// What was tried.
+        action: String,
+        /// What it answered, with a hint where there is a way out.
+        reason: String,
+    },
     /// The operating system refused.
     #[error("failed to {action}: {source}")]
     Io {

@@ -45,6 +45,9 @@ mod error;
 mod frame;
 mod mailbox;
 mod meeting;
+#[cfg(feature = "mpi")]
+#[expect(unsafe_code, reason = "MPI is a library of C")]
+mod mpi;
 mod number;
 mod process;
 mod reduction;

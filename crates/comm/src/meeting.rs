@@ -39,7 +39,10 @@ const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(5
 type Connect = fn(&Rendezvous, &Store) -> Result<Arc<dyn Transport>>;
 
 /// The transports between hosts that are built in, in the order in which `auto` prefers them.
-const NETWORKS: &[(CommSpec, Connect)] = &[];
+const NETWORKS: &[(CommSpec, Connect)] = &[
+    #[cfg(feature = "mpi")]
+    (CommSpec::Mpi, |at, _| over_mpi(at)),
+];
 
 /// Meets the other ranks and connects with them over what `spec` says.
 pub(crate) fn open(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport>, Choice)> {
@@ -48,6 +51,16 @@ pub(crate) fn open(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport
     if at.size == 1 {
         let reason = "there is a single rank".to_owned();
         return Ok((Arc::new(Threads::group(1).remove(0)), Choice { spec: CommSpec::Threads, reason }));
+    }
+    #[cfg(feature = "mpi")]
+    match (spec, &at.dir, &at.store) {
+        // Its launcher has brought the processes together.
+        (CommSpec::Mpi, ..) => return Ok((over_mpi(at)?, Choice { spec: CommSpec::Mpi, reason: "asked for".to_owned() })),
+        (CommSpec::Auto, None, None) if under_mpirun() => {
+            let reason = "started by mpirun on several hosts, without a store or a directory".to_owned();
+            return Ok((over_mpi(at)?, Choice { spec: CommSpec::Mpi, reason }));
+        }
+        _ => {}
     }
     if let (true, Some(dir)) = (at.temporary, &at.dir) {
         private_dir(dir)?;
@@ -65,6 +78,15 @@ pub(crate) fn open(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport
         let _ = fs::remove_dir(dir);
     }
     opened
+}
+
+#[cfg(feature = "mpi")]
+fn over_mpi(at: &Rendezvous) -> Result<Arc<dyn Transport>> {
+    Ok(Arc::new(crate::mpi::Mpi::connect(at)?))
+}
+
+fn under_mpirun() -> bool {
+    std::env::var_os("OMPI_COMM_WORLD_RANK").is_some() || std::env::var_os("PMI_RANK").is_some()
 }
 
 /// Over shared memory, or over threads if that shows that all ranks are of one process.
@@ -92,7 +114,7 @@ fn through_store(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport>,
         host: HostId::current().map_err(|error| Error::io("find out which host this is", error))?,
         process: Process::current().map_err(|error| Error::io("read /proc/self/stat", error))?,
         networks: NETWORKS.iter().map(|(spec, _)| *spec).collect(),
-        under_mpirun: std::env::var_os("OMPI_COMM_WORLD_RANK").is_some() || std::env::var_os("PMI_RANK").is_some(),
+        under_mpirun: under_mpirun(),
     };
     store.set(&format!("rank/{}", at.rank), me.to_text().as_bytes())?;
     let verdict = if at.rank == 0 { preside(at, &store, deadline) } else { hear(at, &store, deadline) };
