@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::fixture::{Case, close, tensors, variants};
+use crate::fixture::{Case, close, tensors, test_each_model, variants};
 use crate::table::{self, Rows};
 use deeprc_comm::Communicator;
 use deeprc_forecast::checkpoint::load_weights;
@@ -67,16 +67,25 @@ impl Series {
         for (ours, (step, theirs)) in losses.iter().zip(&expect) {
             assert!((ours - theirs).abs() <= 1e-4 * theirs, "{name} loss of step {step}: {ours}, expected {theirs}");
         }
-        let last = tensors(&self.case.file("final.safetensors"));
-        let parameters = trainer.forecaster().model().parameters();
-        for (weight, ours) in parameters.names().iter().zip(parameters.tensors()) {
-            close(&format!("{name} {weight}"), ours, &last[weight], 1e-3);
-        }
+        self.check_weights(&trainer);
         let forecaster = trainer.forecaster();
         let windows = forecaster.windows(&dataset, Part::Test, 1).unwrap();
         assert_eq!(windows.len(), self.lengths.len(), "{name}: one window of {h} rows per series");
         let forecasts = forecaster.predict(&dataset, Part::Test, &windows, |_| {});
         close(&format!("{name} predictions"), &Tensor::from_slice(&forecasts), &self.data["predictions"], 1e-3);
+    }
+
+    /// Adam turns the rounding noise of a gradient that is zero in truth into whole steps, so only models without such gradients
+    /// end with the same weights.
+    fn check_weights(&self, trainer: &Trainer) {
+        if !["NLinear", "NBEATS", "NHITS", "GRU"].iter().any(|model| self.case.config["model"] == **model) {
+            return;
+        }
+        let last = tensors(&self.case.file("final.safetensors"));
+        let parameters = trainer.forecaster().model().parameters();
+        for (weight, ours) in parameters.names().iter().zip(parameters.tensors()) {
+            close(&format!("{} {weight}", self.case.name), ours, &last[weight], 1e-3);
+        }
     }
 
     fn check_cross_validation(&self) {
@@ -101,27 +110,16 @@ impl Series {
     }
 }
 
-fn check(model: &str) {
-    let cases: Vec<String> = variants(model).into_iter().filter(|v| v.starts_with("e2e")).collect();
-    assert!(!cases.is_empty());
-    for variant in cases {
+fn check_model(model: &str) {
+    for variant in variants(model, true) {
         let series = Series::load(model, &variant);
         series.check_fit();
         series.check_cross_validation();
     }
 }
 
-#[test]
-fn nlinear_trains_and_forecasts_as_neuralforecast() {
-    check("NLinear");
-}
-
-#[test]
-fn nhits_trains_and_forecasts_as_neuralforecast() {
-    check("NHITS");
-}
-
-#[test]
-fn gru_trains_and_forecasts_as_neuralforecast() {
-    check("GRU");
+test_each_model! { check_model:
+    nlinear_trains_and_forecasts_as_neuralforecast "NLinear",
+    nhits_trains_and_forecasts_as_neuralforecast "NHITS",
+    gru_trains_and_forecasts_as_neuralforecast "GRU",
 }

@@ -1,8 +1,8 @@
-//! Parity with NeuralForecast 3.3.0: every fixture of NLinear, NHITS and GRU, the scalers and the losses.
+//! Parity with NeuralForecast 3.3.0: every fixture of every model, the scalers and the losses.
 //!
 //! `DEEPRC_FIXTURES` names another folder with the same layout.
 
-use crate::fixture::{Case, close, folder, tensors, variants};
+use crate::fixture::{Case, close, folder, tensors, test_each_model, variants};
 use deeprc_forecast::config::ScalerType;
 use deeprc_forecast::loss::{Loss, Target};
 use deeprc_forecast::model::{Frame, Widths};
@@ -12,13 +12,6 @@ use deeprc_forecast::scaler::Scale;
 use deeprc_forecast::{Windows, checkpoint::load_weights};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
-
-/// The cases of a model, without its end-to-end ones.
-fn cases(model: &str) -> Vec<Case> {
-    let cases: Vec<Case> = variants(model).into_iter().filter(|v| !v.starts_with("e2e")).map(|v| Case::load(model, &v)).collect();
-    assert!(!cases.is_empty(), "no fixtures of {model} in {}", folder().display());
-    cases
-}
 
 /// Windows as the fixture stores them, without the last column, which is the mask.
 fn windows(case: &Case) -> Windows {
@@ -54,7 +47,11 @@ fn check_inputs(case: &Case, prepared: &Prepared) {
     }
 }
 
-fn check_model(case: &Case) {
+fn check_model(model: &str) {
+    variants(model, false).for_each(|variant| check_case(&Case::load(model, &variant)));
+}
+
+fn check_case(case: &Case) {
     let (name, model, loss) = (&case.name, case.build(), Loss::training(&case.train));
     load_weights(&case.file("weights.safetensors"), model.parameters()).unwrap();
     assert_eq!(Some(model.parameters().count()), case.config["n_parameters"].as_u64(), "{name}");
@@ -91,19 +88,10 @@ fn check_model(case: &Case) {
     close(&format!("{name} after Adam"), &model.forward(&prepared.inputs, false), &case.io["out.eval_after_adam5"], 1e-3);
 }
 
-#[test]
-fn nlinear_equals_neuralforecast() {
-    cases("NLinear").iter().for_each(check_model);
-}
-
-#[test]
-fn nhits_equals_neuralforecast() {
-    cases("NHITS").iter().for_each(check_model);
-}
-
-#[test]
-fn gru_equals_neuralforecast() {
-    cases("GRU").iter().for_each(check_model);
+test_each_model! { check_model:
+    nlinear_equals_neuralforecast "NLinear",
+    nhits_equals_neuralforecast "NHITS",
+    gru_equals_neuralforecast "GRU",
 }
 
 #[test]
