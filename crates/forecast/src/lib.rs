@@ -19,6 +19,7 @@
 //! ```
 
 pub mod config;
+pub mod search;
 pub mod task;
 
 #[cfg(feature = "torch")]
