@@ -81,10 +81,10 @@ pub(crate) fn bytes(values: &[f32]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
-/// The values of a contiguous f32 tensor on the CPU that nobody else uses yet.
-fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
+/// The values of a contiguous f32 tensor on the CPU that nobody else uses meanwhile.
+pub(crate) fn slice_mut(tensor: &mut Tensor) -> &mut [f32] {
     check(tensor);
-    // SAFETY: as in `slice`; the only caller has just made the tensor and has not shared it.
+    // SAFETY: as in `slice`; callers have just made the tensor, or its views (of the exchange's buckets) rest until they are done.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 

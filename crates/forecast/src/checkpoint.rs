@@ -96,6 +96,16 @@ fn identity(model: &ModelConfig, train: &TrainConfig) -> [String; 2] {
     [model, serde_json::to_string(&bound).expect("plain data always becomes JSON")]
 }
 
+/// The first option that differs between two configurations as JSON text, with both values; absent ones are at their default.
+/// Both texts are parsed, so that a last digit which parsing changes is changed in both.
+fn first_difference(theirs: &str, ours: &str, defaults: &serde_json::Value) -> Option<(String, String, String)> {
+    let [theirs, ours] = [theirs, ours].map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default());
+    let keys = ours.as_object()?.keys().chain(theirs.as_object()?.keys());
+    let value = |of: &serde_json::Value, key: &str| of.get(key).or_else(|| defaults.get(key)).cloned().unwrap_or_default();
+    let mut pairs = keys.map(|key| (key, value(&theirs, key), value(&ours, key)));
+    pairs.find(|(_, theirs, ours)| theirs != ours).map(|(key, theirs, ours)| (key.clone(), theirs.to_string(), ours.to_string()))
+}
+
 /// A directory with the files of one training.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -224,13 +234,31 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Checkpoint`] naming the first difference. Only how long to train and how often to look may differ.
     pub fn same_training(&self, state: &State, model: &ModelConfig, train: &TrainConfig, columns: &Columns) -> Result<()> {
+        self.same_model(state, model)?;
         self.same_columns(state, columns)?;
-        let [other_model, other_train] = identity(model, train);
-        let differ = |what: &str| Err(broken(&self.path(Weights::Last), format!("was trained with other {what}")));
-        if state.identity[0] != other_model {
-            return differ("options of the model");
+        let [_, theirs] = &state.identity;
+        let [_, ours] = identity(model, train);
+        match first_difference(theirs, &ours, &serde_json::to_value(TrainConfig::default()).expect("plain data always becomes JSON")) {
+            Some((key, theirs, ours)) => Err(broken(&self.path(Weights::Last), format!("was trained with `{key}` {theirs}, not {ours}"))),
+            None => Ok(()),
         }
-        if state.identity[1] != other_train { differ("training options") } else { Ok(()) }
+    }
+
+    /// Whether the weights are of `model` with the same options.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the first difference.
+    pub fn same_model(&self, state: &State, model: &ModelConfig) -> Result<()> {
+        let path = || self.present(Weights::Last);
+        if state.model.name() != model.name() {
+            return Err(broken(&path(), format!("is of model {}, not {}", state.model.name().as_str(), model.name().as_str())));
+        }
+        let [ours, _] = identity(model, &state.train);
+        let defaults = serde_json::to_value(ModelConfig::of(model.name())).expect("plain data always becomes JSON");
+        match first_difference(&state.identity[0], &ours, &defaults) {
+            Some((key, theirs, ours)) => Err(broken(&path(), format!("is of a model with `{key}` {theirs}, not {ours}"))),
+            None => Ok(()),
+        }
     }
 
     /// Whether the weights fit data with `columns`.

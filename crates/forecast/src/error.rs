@@ -34,7 +34,7 @@ pub enum Error {
         problem: String,
     },
     /// The loss is not a number any more.
-    #[error("the {what} loss is {value} at step {step}")]
+    #[error("the {what} loss is {value} at step {step}: {culprits}")]
     NotFinite {
         /// `training` or `validation`.
         what: &'static str,
@@ -42,6 +42,14 @@ pub enum Error {
         value: f64,
         /// Steps done before.
         step: u64,
+        /// The windows behind it, by series and last stamp known to the forecast.
+        culprits: String,
+    },
+    /// Training should stop early, but there is nothing to go by.
+    #[error("early_stop_patience_steps is {patience}, but no series has validation rows")]
+    NothingToMonitor {
+        /// `early_stop_patience_steps`.
+        patience: i64,
     },
     /// A checkpoint is missing, broken or of another model.
     #[error("checkpoint {}: {problem}", path.display())]
@@ -102,6 +110,9 @@ impl Error {
             Error::Table(error) => error.hint(),
             Error::NotFinite { .. } => {
                 Some("a smaller `learning_rate`, `gradient_clip_val = 1.0` or another `scaler_type` often helps".to_owned())
+            }
+            Error::NothingToMonitor { .. } => {
+                Some("give the validation part some rows in the split stage, or set `monitor = \"train_loss\"`".to_owned())
             }
             Error::Checkpoint { .. } => Some("train without resume to write a new checkpoint".to_owned()),
             _ => None,

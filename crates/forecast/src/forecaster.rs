@@ -6,13 +6,14 @@ use deeprc_loader::{Columns, Dataset, Part, Window};
 use deeprc_table::arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use deeprc_table::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use serde_json::{Value, json};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::blocks::{gather, slice};
 use crate::checkpoint::Checkpoint;
-use crate::config::{ModelConfig, TrainConfig};
+use crate::config::{ModelConfig, Precision, TrainConfig};
 use crate::loss::Loss;
-use crate::model::{Model, Widths, build};
+use crate::model::{Inputs, Model, Widths, build};
+use crate::native::with_bf16;
 use crate::preparation::{Preparation, Prepared};
 use crate::task::Weights;
 use crate::{Error, Result, window_list};
@@ -90,12 +91,35 @@ impl Forecaster {
     pub(crate) fn forecast(&self, dataset: &Dataset, part: Part, windows: &[Window]) -> (Prepared, Tensor) {
         let _no_grad = tch::no_grad_guard();
         let frame = self.model.frame();
-        let raw = gather(dataset, part, windows, frame.span(frame.horizon), self.device);
-        let prepared = self.preparation.prepare(raw, frame.horizon);
-        let z = self.model.forecast(&prepared.inputs);
+        let prepared = self.prepare(dataset, part, windows, frame.horizon);
+        let z = self.in_precision(|| self.model.forecast(&prepared.inputs));
         let (targets, outputs) = (self.widths.targets as i64, self.widths.outputs as i64);
         let forecast = prepared.scale.as_ref().map_or(z.shallow_clone(), |scale| scale.inverse(&z, targets, outputs));
         (prepared, forecast)
+    }
+
+    /// Windows as the network reads them, with `horizon` rows ahead.
+    pub(crate) fn prepare(&self, dataset: &Dataset, part: Part, windows: &[Window], horizon: usize) -> Prepared {
+        let rows = self.model.frame().span(horizon);
+        self.preparation.prepare(gather(dataset, part, windows, rows, self.device), horizon)
+    }
+
+    /// The network on prepared windows, in the arithmetic that was chosen; f32 comes out.
+    pub(crate) fn forward(&self, inputs: &Inputs, train: bool) -> Tensor {
+        self.in_precision(|| self.model.forward(inputs, train))
+    }
+
+    fn in_precision(&self, network: impl FnOnce() -> Tensor) -> Tensor {
+        match self.train.precision {
+            Precision::Full | Precision::Tf32 => network(),
+            Precision::Bf16 => with_bf16(self.device, network).expect("libtorch 2.11 knows autocast").to_kind(Kind::Float),
+        }
+    }
+
+    /// The first output for each target, `[batch, horizon, targets]`, of a forecast `[batch, horizon, targets * outputs]`: the point
+    /// forecast, of several quantiles the median.
+    pub(crate) fn point(&self, forecast: &Tensor) -> Tensor {
+        forecast.slice(2, 0, None, self.widths.outputs as i64)
     }
 
     /// Names of the forecast columns: `y_hat` (several targets: `<target>_hat`), with the suffixes of the loss.

@@ -125,6 +125,32 @@ impl Loss {
     }
 }
 
+/// Losses over windows that several ranks, or several batches, share.
+impl Loss {
+    /// The loss whose means over parts, weighted with [`Target::weight`], give its mean over the whole: this one unless it is a root.
+    pub fn additive(&self) -> Loss {
+        if *self == Loss::Rmse { Loss::Mse } else { self.clone() }
+    }
+
+    /// This loss, and its derivative, where the mean of the [additive](Self::additive) one is `mean`.
+    pub fn of_mean(&self, mean: f64) -> (f64, f64) {
+        match self {
+            Loss::Rmse if mean > 0.0 => (mean.sqrt(), 0.5 / mean.sqrt()),
+            _ => (mean, 1.0),
+        }
+    }
+}
+
+impl Target {
+    /// What a mean over this target is divided by: its observed values.
+    pub fn weight(&self) -> f64 {
+        match &self.mask {
+            None => self.y.numel() as f64,
+            Some(mask) => mask.sum(None::<Kind>).double_value(&[]),
+        }
+    }
+}
+
 /// `sum over q of max(q e, (q - 1) e)`: `[batch, horizon, targets]` against `[batch, horizon, targets * quantiles]`.
 fn multi_quantile(y: &Tensor, y_hat: &Tensor, quantiles: &[f64], mask: Option<&Tensor>) -> Tensor {
     let count = quantiles.len() as i64;

@@ -148,8 +148,13 @@ fn fit(run: &Run, task: &TrainTask, dataset: Arc<Dataset>) -> Result<TrainResult
     let checkpoint = Checkpoint::at(&task.checkpoint);
     if task.resume && checkpoint.exists() {
         trainer.resume(&checkpoint)?;
-    } else if run.task.rank == 0 {
-        checkpoint.clear()?;
+    } else {
+        if let Some(from) = &task.init_from {
+            trainer.init_from(&Checkpoint::at(from), Weights::Best)?;
+        }
+        if run.task.rank == 0 {
+            checkpoint.clear()?;
+        }
     }
     let mut report = Report::of(run.task);
     trainer.fit(Some(&checkpoint), &mut report)

@@ -32,6 +32,10 @@ pub struct TrainTask {
     /// Go on from the checkpoint if there is one; otherwise start anew.
     #[serde(default)]
     pub resume: bool,
+    /// Directory of a checkpoint of the same model to start from: its best weights, with a fresh optimizer. A checkpoint that is
+    /// resumed goes before.
+    #[serde(default)]
+    pub init_from: Option<PathBuf>,
 }
 
 /// What rank 0 answers to a [`TrainTask`].
@@ -53,8 +57,11 @@ pub struct TrainResult {
     pub parameters: u64,
     /// Training windows to draw from.
     pub windows: u64,
-    /// The step with the lowest validation loss, whose weights are in `best.safetensors`; none without validation.
+    /// The step with the lowest monitored value, whose weights are in `best.safetensors`; none without validation.
     pub best_step: Option<u64>,
+    /// That step and its monitored value.
+    #[serde(default)]
+    pub best: Option<(u64, f64)>,
     /// The step of the checkpoint that this run went on from.
     pub resumed_from: Option<u64>,
     /// True if the validation loss stopped improving before the last step.

@@ -1,21 +1,26 @@
 //! The training loop: windows of a step, loss, gradients, optimizer; validation, checkpoints, early stop.
 
+mod diagnosis;
+mod exchange;
+mod steps;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use deeprc_comm::{Communicator, ReduceOp};
-use deeprc_loader::{Dataset, Part, Random, Sampler, Sequential, Shuffled, Window};
-use tch::{Device, Kind, Tensor};
+use deeprc_loader::{Dataset, Part, Window};
+use tch::{Device, Tensor};
 
-use crate::blocks::{gather, slice};
 use crate::checkpoint::{Checkpoint, State};
-use crate::config::{ModelConfig, ModelName, TrainConfig};
+use crate::config::{ModelConfig, Monitor, Precision, TrainConfig};
 use crate::forecaster::Forecaster;
-use crate::loss::{Loss, Target};
+use crate::loss::Loss;
 use crate::optimizer::{Adam, learning_rate};
 use crate::preparation::has_rows;
-use crate::task::{Progress, TrainResult};
-use crate::{Error, Result, window_list};
+use crate::task::{Progress, TrainResult, Weights};
+use crate::{Error, Result, native, window_list};
+use exchange::{Exchange, share_buffers};
+use steps::Steps;
 
 /// What hears of the training's progress and may end it.
 pub trait Observer {
@@ -35,15 +40,18 @@ impl Observer for () {
 /// Trains one model on the training part of a data set, alone or with other ranks.
 ///
 /// Which windows a step sees follows from the seed and the number of the step alone, so a resumed training draws what an
-/// undisturbed one draws. With several ranks, all draw the same windows, each takes its share, and the gradients are summed in
-/// the order of the ranks and weighted by the observed values behind them: the mean over the whole step (for the loss rmse the
-/// mean of the ranks' roots).
+/// undisturbed one draws. With several ranks, all draw the same windows and each takes its share. First the sums behind the loss
+/// are added up over the ranks, which gives the loss of the whole step (a root is taken after that), then, in the order of the
+/// ranks, the gradients: to rounding, the step that one rank would do. Models that look at the whole batch (batch normalisation,
+/// TimesNet's periods, Autoformer's delays) see the share of their rank, as with PyTorch's DistributedDataParallel.
 #[derive(Debug)]
 pub struct Trainer {
     dataset: Arc<Dataset>,
     comm: Communicator,
     forecaster: Forecaster,
     adam: Adam,
+    /// None on a single rank.
+    exchange: Option<Exchange>,
     state: State,
     loss: Loss,
     valid_loss: Loss,
@@ -51,15 +59,6 @@ pub struct Trainer {
     validation: Vec<Window>,
     steps: Steps,
     max_steps: u64,
-    device: Device,
-}
-
-/// Loss and gradients of one rank's share of a step.
-struct Share {
-    loss: f64,
-    /// Observed values behind the loss.
-    weight: f64,
-    gradients: Vec<Tensor>,
 }
 
 impl Trainer {
@@ -75,9 +74,15 @@ impl Trainer {
             true => window_list::validation(&dataset, frame, train)?,
             false => Vec::new(),
         };
+        if train.early_stop_patience_steps > 0 && train.monitor != Monitor::TrainLoss && validation.is_empty() {
+            return Err(Error::NothingToMonitor { patience: train.early_stop_patience_steps });
+        }
+        native::allow_tf32(train.precision == Precision::Tf32)?;
         let steps = Steps::new(windows.len(), model.name(), train);
+        let parameters = forecaster.model.parameters().tensors();
         Ok(Self {
-            adam: Adam::new(forecaster.model.parameters().tensors(), device),
+            adam: Adam::configured(parameters, train, device),
+            exchange: (comm.size() > 1).then(|| Exchange::new(comm.clone(), parameters, device)).transpose()?,
             state: State::new(model, train, dataset.columns()),
             loss: Loss::training(train),
             valid_loss: Loss::validation(train),
@@ -88,7 +93,6 @@ impl Trainer {
             windows,
             validation,
             steps,
-            device,
         })
     }
 
@@ -97,12 +101,24 @@ impl Trainer {
         &self.forecaster
     }
 
-    /// Goes on from a checkpoint.
+    /// Starts from the weights of another training, of the same model and columns but on any data and with any options of training:
+    /// optimizer, learning rate and steps begin anew.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it is broken, of another model or of other columns.
+    pub fn init_from(&mut self, checkpoint: &Checkpoint, weights: Weights) -> Result<()> {
+        let found = checkpoint.state(weights)?;
+        checkpoint.same_model(&found, &self.state.model)?;
+        checkpoint.same_columns(&found, self.dataset.columns())?;
+        checkpoint.load(weights, self.forecaster.model.parameters())
+    }
+
+    /// Goes on from a checkpoint as if nothing had happened: with the same data, the same bits come out.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if it is broken or of another training.
     pub fn resume(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let found = checkpoint.state(crate::task::Weights::Last)?;
+        let found = checkpoint.state(Weights::Last)?;
         checkpoint.same_training(&found, &self.state.model, &self.state.train, self.dataset.columns())?;
         let mut restored = checkpoint.restore(self.forecaster.model.parameters(), &mut self.adam)?;
         restored.train = self.state.train.clone();
@@ -137,7 +153,7 @@ impl Trainer {
                 return Err(Error::Canceled { step: self.state.step });
             }
         }
-        self.share_buffers()?;
+        share_buffers(&self.comm, self.forecaster.model.parameters())?;
         let done = self.state.step - resumed_from.unwrap_or(0);
         Ok(TrainResult {
             steps: self.state.step,
@@ -148,6 +164,7 @@ impl Trainer {
             valid_loss: self.state.valid_loss.clone(),
             parameters: self.forecaster.model.parameters().count(),
             windows: self.windows.len() as u64,
+            best: self.state.best,
             best_step: self.state.best.map(|(step, _)| step),
             resumed_from,
             stopped_early: self.state.stopped_early,
@@ -173,72 +190,78 @@ impl Trainer {
         }
         let drawn = self.steps.draw(step);
         let mine = &drawn[rank * drawn.len() / size..(rank + 1) * drawn.len() / size];
-        let share = self.share(mine);
-        let (share, canceled) = if size == 1 { (share, canceled) } else { self.reduce(share, canceled)? };
-        if !share.loss.is_finite() {
-            return Err(Error::NotFinite { what: "training", value: share.loss, step });
-        }
-        let train = &self.state.train;
-        let lr = learning_rate(train.learning_rate, train.num_lr_decays, self.max_steps, step);
-        let parameters = self.forecaster.model.parameters().tensors();
-        self.adam.step(parameters, &share.gradients, lr, train.gradient_clip_val)?;
-        self.state.step += 1;
-        self.state.train_loss.push((self.state.step, share.loss));
-        Ok((share.loss, canceled))
-    }
-
-    fn share(&self, numbers: &[usize]) -> Share {
-        let parameters = self.forecaster.model.parameters().tensors();
-        if numbers.is_empty() {
-            return Share { loss: 0.0, weight: 0.0, gradients: parameters.iter().map(|p| p.detach().zeros_like()).collect() };
-        }
-        let frame = self.forecaster.model.frame();
-        let windows: Vec<Window> = numbers.iter().map(|n| self.windows[*n]).collect();
-        let raw = gather(&self.dataset, Part::Train, &windows, frame.span(frame.train_horizon), self.device);
-        let prepared = self.forecaster.preparation.prepare(raw, frame.train_horizon);
-        let forecast = self.forecaster.model.forward(&prepared.inputs, true);
-        let loss = self.loss.evaluate(&prepared.target, &forecast);
-        let value = loss.double_value(&[]);
-        let gradients = Tensor::run_backward(&[&loss], parameters, false, false);
-        Share { loss: value, weight: weight(&prepared.target), gradients }
-    }
-
-    /// Mean over the ranks, weighted; on every rank the same bits.
-    fn reduce(&self, share: Share, canceled: bool) -> Result<(Share, bool)> {
-        let parameters = self.forecaster.model.parameters();
-        let mut flat = Vec::with_capacity(parameters.count() as usize + 3);
-        for gradient in &share.gradients {
-            let gradient = gradient.to_device(Device::Cpu).contiguous();
-            flat.extend(slice(&gradient).iter().map(|g| g * share.weight as f32));
-        }
-        flat.extend([(share.loss * share.weight) as f32, share.weight as f32, f32::from(canceled)]);
-        self.comm.allreduce(&mut flat, ReduceOp::Sum)?;
-        let tail = flat.split_off(flat.len() - 3);
-        let weight = tail[1].max(f32::MIN_POSITIVE);
-        flat.iter_mut().for_each(|g| *g /= weight);
-        let mut rest = flat.as_slice();
-        let mut take = |shape: Vec<i64>| {
-            let (mine, others) = rest.split_at(shape.iter().product::<i64>() as usize);
-            rest = others;
-            Tensor::from_slice(mine).view(shape.as_slice()).to_device(self.device)
+        let loss = if size == 1 { self.loss.clone() } else { self.loss.additive() };
+        let share = (!mine.is_empty()).then(|| self.evaluate(mine, &loss, size > 1));
+        let (value, factor, canceled) = match &share {
+            Some((loss, _)) if size == 1 => (loss.double_value(&[]), 1.0, canceled),
+            share => self.agree(share.as_ref(), canceled)?,
         };
-        let gradients = parameters.tensors().iter().map(|p| take(p.size())).collect();
-        let share = Share { loss: f64::from(tail[0] / weight), weight: f64::from(weight), gradients };
-        Ok((share, tail[2] > 0.0))
+        if !value.is_finite() {
+            return Err(self.diverged(value, &drawn));
+        }
+        let parameters = self.forecaster.model.parameters().tensors();
+        let own;
+        let gradients = match &self.exchange {
+            Some(exchange) => exchange.backward(share.map(|(loss, _)| loss * factor).as_ref(), parameters)?,
+            None => {
+                own = share.map(|(loss, _)| gradients(&loss, parameters)).unwrap_or_default();
+                own.as_slice()
+            }
+        };
+        let train = &self.state.train;
+        self.adam.step(parameters, gradients, learning_rate(train, self.max_steps, step), train.gradient_clip_val)?;
+        self.state.step += 1;
+        self.state.train_loss.push((self.state.step, value));
+        Ok((value, canceled))
+    }
+
+    /// The loss over the windows `numbers`, and what its mean is divided by if that is `wanted`.
+    fn evaluate(&self, numbers: &[usize], loss: &Loss, wanted: bool) -> (Tensor, f64) {
+        let windows: Vec<Window> = numbers.iter().map(|n| self.windows[*n]).collect();
+        let horizon = self.forecaster.model.frame().train_horizon;
+        let prepared = self.forecaster.prepare(&self.dataset, Part::Train, &windows, horizon);
+        let forecast = self.forecaster.forward(&prepared.inputs, true);
+        let weight = if wanted { prepared.target.weight() } else { 0.0 };
+        (loss.evaluate(&prepared.target, &forecast), weight)
+    }
+
+    /// The loss of the whole step, what to multiply this rank's share with so that the gradients of all ranks add up to the
+    /// gradient of that loss, and whether any rank is canceled.
+    fn agree(&self, share: Option<&(Tensor, f64)>, canceled: bool) -> Result<(f64, f64, bool)> {
+        let (mean, weight) = share.map_or((0.0, 0.0), |(loss, weight)| (loss.double_value(&[]), *weight));
+        let mut sums = [mean * weight, weight, f64::from(u8::from(canceled))];
+        self.comm.allreduce(&mut sums, ReduceOp::Sum)?;
+        let all = sums[1].max(f64::MIN_POSITIVE);
+        let (loss, slope) = self.loss.of_mean(sums[0] / all);
+        // Losses are f32 on one rank; a checkpoint keeps them as such.
+        Ok((f64::from(loss as f32), slope * weight / all, sums[2] > 0.0))
     }
 
     /// Looks at the validation part if it is time; true if it did.
     fn maybe_validate(&mut self, checkpoint: Option<&Checkpoint>) -> Result<bool> {
         let due = self.state.step.is_multiple_of(self.state.train.val_check_steps) || self.state.step == self.max_steps;
-        if self.validation.is_empty() || !due {
+        let by_training = self.state.train.monitor == Monitor::TrainLoss;
+        if !due || (self.validation.is_empty() && !by_training) {
             return Ok(false);
         }
-        self.share_buffers()?;
-        let loss = self.validate()?;
+        share_buffers(&self.comm, self.forecaster.model.parameters())?;
         let step = self.state.step;
-        self.state.valid_loss.push((step, loss));
-        if self.state.best.is_none_or(|(_, best)| loss < best) {
-            self.state.best = Some((step, loss));
+        let mut monitored = self.recent_loss();
+        if !self.validation.is_empty() {
+            let (loss, errors) = self.validate()?;
+            self.state.valid_loss.push((step, loss));
+            monitored = match self.state.train.monitor {
+                Monitor::ValidLoss => loss,
+                Monitor::TrainLoss => monitored,
+                Monitor::Mae => errors[0],
+                Monitor::Mse => errors[1],
+                Monitor::Rmse => errors[1].sqrt(),
+            };
+        }
+        // A checkpoint keeps f32.
+        let monitored = f64::from(monitored as f32);
+        if self.state.best.is_none_or(|(_, best)| monitored < best) {
+            self.state.best = Some((step, monitored));
             self.state.waits = 0;
             if let Some(checkpoint) = checkpoint {
                 checkpoint.save_best(self.forecaster.model.parameters(), &self.state)?;
@@ -250,25 +273,11 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Rank 0's running statistics on every rank: training does not read them, so before validation and at the end is enough.
-    fn share_buffers(&self) -> Result<()> {
-        let buffers = self.forecaster.model.parameters().buffers();
-        if self.comm.size() == 1 || buffers.is_empty() {
-            return Ok(());
-        }
-        let _no_grad = tch::no_grad_guard();
-        // f64 holds every f32 and every count of batches.
-        let flat = Tensor::cat(&buffers.iter().map(|b| b.to_kind(Kind::Double).flatten(0, -1)).collect::<Vec<_>>(), 0);
-        let mut values = vec![0.0f64; flat.numel()];
-        if self.comm.rank() == 0 {
-            flat.to_device(Device::Cpu).copy_data(&mut values, flat.numel());
-        }
-        self.comm.allreduce(&mut values, ReduceOp::Sum)?;
-        let sizes: Vec<i64> = buffers.iter().map(|b| b.numel() as i64).collect();
-        for (buffer, values) in buffers.iter().zip(Tensor::from_slice(&values).split_with_sizes(&sizes, 0)) {
-            buffer.shallow_clone().copy_(&values.view_as(buffer));
-        }
-        Ok(())
+    /// Mean training loss of the last `val_check_steps` steps.
+    fn recent_loss(&self) -> f64 {
+        let losses = &self.state.train_loss;
+        let recent = &losses[losses.len().saturating_sub(self.state.train.val_check_steps as usize)..];
+        recent.iter().map(|(_, loss)| loss).sum::<f64>() / recent.len().max(1) as f64
     }
 
     fn out_of_patience(&self) -> bool {
@@ -276,67 +285,34 @@ impl Trainer {
         patience > 0 && self.state.waits >= patience
     }
 
-    /// Mean loss over all validation windows, in the scale of the data, batches weighted by their windows.
-    fn validate(&self) -> Result<f64> {
+    /// Over all observed values of all validation windows, in the scale of the data: the loss, and mean absolute and squared error
+    /// of the forecasts. Sums are shared between ranks, so that the answer does not depend on their number.
+    fn validate(&self) -> Result<(f64, [f64; 2])> {
         let (rank, size, count) = (self.comm.rank(), self.comm.size(), self.validation.len());
         let mine = &self.validation[rank * count / size..(rank + 1) * count / size];
-        let mut sum = [0.0, mine.len() as f64];
+        let loss = self.valid_loss.additive();
+        let mut sums = [0.0; 4];
         for batch in mine.chunks(self.state.train.inference_windows_batch_size) {
             let (prepared, forecast) = self.forecaster.forecast(&self.dataset, Part::Validation, batch);
-            sum[0] += self.valid_loss.evaluate(&prepared.original, &forecast).double_value(&[]) * batch.len() as f64;
-        }
-        self.comm.allreduce(&mut sum, ReduceOp::Sum)?;
-        let loss = f64::from((sum[0] / sum[1]) as f32);
-        match loss.is_finite() {
-            true => Ok(loss),
-            false => Err(Error::NotFinite { what: "validation", value: loss, step: self.state.step }),
-        }
-    }
-}
-
-fn weight(target: &Target) -> f64 {
-    match &target.mask {
-        None => target.y.numel() as f64,
-        Some(mask) => mask.sum(None::<Kind>).double_value(&[]),
-    }
-}
-
-/// Which windows each step sees.
-#[derive(Debug)]
-struct Steps {
-    windows: usize,
-    batch: usize,
-    seed: u64,
-    passes: bool,
-    per_epoch: u64,
-    epoch: Option<(u64, Shuffled)>,
-}
-
-impl Steps {
-    fn new(windows: usize, model: ModelName, train: &TrainConfig) -> Self {
-        let passes = model == ModelName::Lstm;
-        let batch = match if passes { train.batch_size } else { train.windows_batch_size } {
-            0 => windows,
-            batch => batch,
-        };
-        let all = !passes && train.windows_batch_size == 0;
-        let per_epoch = windows.div_ceil(batch).max(1) as u64;
-        Self { windows, batch: if all { 0 } else { batch }, seed: train.seed, passes, per_epoch, epoch: None }
-    }
-
-    fn draw(&mut self, step: u64) -> Vec<usize> {
-        let mut out = Vec::with_capacity(self.batch);
-        if self.batch == 0 {
-            Sequential::new(self.windows, self.windows).sample(0, &mut out);
-        } else if self.passes {
-            let (epoch, step) = (step / self.per_epoch, step % self.per_epoch);
-            if self.epoch.as_ref().is_none_or(|(cached, _)| *cached != epoch) {
-                self.epoch = Some((epoch, Shuffled::new(self.windows, self.batch, self.seed, epoch)));
+            let weight = prepared.original.weight();
+            sums[0] += loss.evaluate(&prepared.original, &forecast).double_value(&[]) * weight;
+            sums[1] += weight;
+            if matches!(self.state.train.monitor, Monitor::Mae | Monitor::Mse | Monitor::Rmse) {
+                let point = self.forecaster.point(&forecast);
+                sums[2] += Loss::Mae.evaluate(&prepared.original, &point).double_value(&[]) * weight;
+                sums[3] += Loss::Mse.evaluate(&prepared.original, &point).double_value(&[]) * weight;
             }
-            self.epoch.iter().for_each(|(_, sampler)| sampler.sample(step as usize, &mut out));
-        } else {
-            Random::new(self.windows, self.batch, self.seed).sample(step as usize, &mut out);
         }
-        out
+        self.comm.allreduce(&mut sums, ReduceOp::Sum)?;
+        let all = sums[1].max(f64::MIN_POSITIVE);
+        let loss = f64::from(self.valid_loss.of_mean(sums[0] / all).0 as f32);
+        if loss.is_finite() { Ok((loss, [sums[2] / all, sums[3] / all])) } else { Err(self.invalid(loss)) }
     }
+}
+
+/// Of parameters that the loss does not depend on, zeros.
+fn gradients(loss: &Tensor, parameters: &[Tensor]) -> Vec<Tensor> {
+    let found = Tensor::run_backward(&[loss], parameters, false, false);
+    let present = |(gradient, parameter): (Tensor, &Tensor)| if gradient.defined() { gradient } else { parameter.detach().zeros_like() };
+    found.into_iter().zip(parameters).map(present).collect()
 }

@@ -78,7 +78,7 @@ impl<'a> Bed<'a> {
             json!({"h": 5, "input_size": 10, "max_steps": 60, "windows_batch_size": 32, "val_check_steps": 20, "learning_rate": 1e-2});
         let (model, train) = configure("nlinear", options.as_object().unwrap()).unwrap();
         let (table, checkpoint) = (self.dir.join("parts"), self.dir.join(name));
-        TrainTask { table, dataset: self.rows.options(), model, train, checkpoint, resume: false }
+        TrainTask { table, dataset: self.rows.options(), model, train, checkpoint, resume: false, init_from: None }
     }
 
     fn ranks_train_and_forecast(&self) {

@@ -34,7 +34,7 @@ impl OptionError {
 }
 
 /// Words that other programs use for our options.
-const SYNONYMS: [(&str, &str); 13] = [
+const SYNONYMS: [(&str, &str); 15] = [
     ("horizon", "h"),
     ("lookback", "input_size"),
     ("seq_len", "input_size"),
@@ -46,6 +46,8 @@ const SYNONYMS: [(&str, &str); 13] = [
     ("random_seed", "seed"),
     ("scaler", "scaler_type"),
     ("clip", "gradient_clip_val"),
+    ("lr_scheduler", "scheduler"),
+    ("early_stop_metric", "monitor"),
     ("batch_size", "windows_batch_size"),
     ("windows_batch_size", "batch_size"),
 ];
@@ -137,6 +139,8 @@ fn ranges(model: &ModelConfig, train: &TrainConfig) -> Vec<OptionError> {
     need(train.loss != LossName::Nse || model.multivariate(), "loss", "another one than nse, which belongs to lstm");
     need(train.max_steps > 0 || train.epochs > 0, "max_steps", positive);
     need(train.learning_rate > 0.0 && train.learning_rate.is_finite(), "learning_rate", "positive");
+    need(train.weight_decay.is_none_or(|decay| decay >= 0.0 && decay.is_finite()), "weight_decay", "0 or positive");
+    need(train.epochs > 0 || train.warmup_steps <= train.max_steps, "warmup_steps", "at most `max_steps`");
     need(train.gradient_clip_val >= 0.0, "gradient_clip_val", "0 or positive");
     need(train.batch_size > 0, "batch_size", positive);
     need(train.inference_windows_batch_size > 0, "inference_windows_batch_size", positive);

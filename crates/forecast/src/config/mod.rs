@@ -6,9 +6,11 @@ mod options;
 mod catalogue;
 mod configure;
 mod models;
+mod optimization;
 mod train;
 
 pub use catalogue::{ModelEntry, OptionEntry, catalogue};
 pub use configure::{OptionError, configure};
 pub use models::{Activation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, Pooling};
+pub use optimization::{Monitor, OptimizerName, Precision, Scheduler};
 pub use train::{Complete, LossName, ScalerType, StartPadding, TrainConfig};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ModelName;
+use super::{ModelName, Monitor, OptimizerName, Precision, Scheduler};
 
 /// What training minimises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,10 +73,18 @@ options! {
         max_steps: u64 ["integer"] = 1000,
         /// Passes over all training windows; when positive it replaces `max_steps`.
         epochs: u64 ["integer"] = 0,
-        /// Step size of Adam.
+        /// Optimizer: adam or adamw.
+        optimizer: OptimizerName ["string"] = OptimizerName::Adam,
+        /// Pull of the weights towards 0; unless given 0 for adam and 0.01 for adamw, as in PyTorch.
+        weight_decay: Option<f64> ["number"] = None,
+        /// Step size of the optimizer; with a scheduler the largest one.
         learning_rate: f64 ["number"] = 1e-3,
-        /// How many times the learning rate is halved, evenly spread over the steps; -1 keeps it constant.
+        /// The learning rate over the steps: step (halved `num_lr_decays` times), cosine (down to 0), onecycle (up and down) or constant.
+        scheduler: Scheduler ["string"] = Scheduler::Step,
+        /// How many times the scheduler step halves the learning rate, evenly spread over the steps; -1 keeps it constant.
         num_lr_decays: i64 ["integer"] = -1,
+        /// Steps over which the learning rate first rises to its value; onecycle takes 30 % of all steps unless this is positive.
+        warmup_steps: u64 ["integer"] = 0,
         /// Largest norm of the gradient, 0 for no limit.
         gradient_clip_val: f64 ["number"] = 0.0,
         /// Windows drawn at each step, from all series; 0 takes all of them at every step.
@@ -107,6 +115,10 @@ options! {
         val_check_steps: u64 ["integer"] = 100,
         /// Validations without improvement before training stops; -1 never stops early.
         early_stop_patience_steps: i64 ["integer"] = -1,
+        /// What early stopping and the best weights go by: valid_loss, train_loss, mae, mse or rmse (of the validation part).
+        monitor: Monitor ["string"] = Monitor::ValidLoss,
+        /// Arithmetic of the network: 32, tf32 (on GPUs) or bf16; weights and loss stay 32-bit.
+        precision: Precision ["string"] = Precision::Full,
         /// Steps between two checkpoints; 0 writes one only at validations and at the end.
         checkpoint_every: u64 ["integer"] = 100,
         /// Start of all random numbers.
@@ -118,6 +130,12 @@ impl TrainConfig {
     /// The defaults of training `model`.
     pub fn of(model: ModelName) -> Self {
         model.train_defaults(Self::default())
+    }
+
+    /// `weight_decay`, or the optimizer's default.
+    pub fn weight_decay(&self) -> f64 {
+        let default = if self.optimizer == OptimizerName::AdamW { 0.01 } else { 0.0 };
+        self.weight_decay.unwrap_or(default)
     }
 
     /// False for options that mean nothing to `model`: windows are either drawn anew at each step or taken in passes.

@@ -4,6 +4,8 @@
 
 mod end_to_end;
 mod fixture;
+mod optimization;
 mod parity;
+mod ranks;
 mod table;
 mod training;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
 use crate::table::{self, Rows};
 use deeprc_comm::Communicator;
@@ -10,14 +9,14 @@ use deeprc_forecast::Error;
 use deeprc_forecast::checkpoint::Checkpoint;
 use deeprc_forecast::config::{ModelConfig, TrainConfig, configure};
 use deeprc_forecast::forecaster::Forecaster;
-use deeprc_forecast::task::{Progress, TrainResult, Weights};
+use deeprc_forecast::task::{Progress, Weights};
 use deeprc_forecast::trainer::{Observer, Trainer};
 use deeprc_loader::{Dataset, Part};
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
 /// Two noisy sines, 200 hours: 140 to train, 30 to validate, 30 to test.
-fn sines(seed: u32) -> Arc<Dataset> {
+pub fn sines(seed: u32) -> Arc<Dataset> {
     let mut rows = Rows::new(&["y"], &[], &[], &[]);
     let mut state = seed;
     for series in 0..2 {
@@ -32,30 +31,30 @@ fn sines(seed: u32) -> Arc<Dataset> {
     rows.dataset()
 }
 
-fn options(model: &str, more: Value) -> (ModelConfig, TrainConfig) {
+pub fn options(model: &str, more: Value) -> (ModelConfig, TrainConfig) {
     let mut options =
         json!({"h": 6, "input_size": 12, "max_steps": 20, "windows_batch_size": 16, "val_check_steps": 5, "learning_rate": 1e-2});
     options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     configure(model, options.as_object().unwrap()).unwrap()
 }
 
-fn small_nhits() -> (ModelConfig, TrainConfig) {
+pub fn small_nhits() -> (ModelConfig, TrainConfig) {
     options("nhits", json!({"mlp_units": [[16, 16], [16, 16]], "scaler_type": "standard", "checkpoint_every": 3}))
 }
 
-fn trainer(dataset: &Arc<Dataset>, (model, train): &(ModelConfig, TrainConfig), comm: Communicator) -> Trainer {
+pub fn trainer(dataset: &Arc<Dataset>, (model, train): &(ModelConfig, TrainConfig), comm: Communicator) -> Trainer {
     tch::set_num_threads(1);
     Trainer::new(Arc::clone(dataset), model, train, comm, Device::Cpu).unwrap()
 }
 
 /// All weights, bit by bit.
-fn weights(trainer: &Trainer) -> Vec<u32> {
+pub fn weights(trainer: &Trainer) -> Vec<u32> {
     let parameters = trainer.forecaster().model().parameters();
     parameters.tensors().iter().flat_map(|t| table::values(&t.detach())).map(f32::to_bits).collect()
 }
 
-/// Cancels after a number of steps.
-struct StopAt(u64, u64);
+/// Cancels after a number of steps; the second number counts them.
+pub struct StopAt(pub u64, pub u64);
 
 impl Observer for StopAt {
     fn step(&mut self, progress: &Progress) {
@@ -71,33 +70,6 @@ impl Observer for StopAt {
 }
 
 #[test]
-fn a_resumed_training_equals_an_undisturbed_one() {
-    let (dataset, mut config, dir) = (sines(1), small_nhits(), tempfile::tempdir().unwrap());
-    // The only test with dropout: all threads of a process share libtorch's generator.
-    let ModelConfig::NHits(nhits) = &mut config.0 else { unreachable!() };
-    nhits.dropout_prob_theta = 0.2;
-    let mut whole = trainer(&dataset, &config, Communicator::solo());
-    let expect = whole.fit(None, &mut ()).unwrap();
-
-    let checkpoint = Checkpoint::at(dir.path());
-    let mut first = trainer(&dataset, &config, Communicator::solo());
-    let stopped = first.fit(Some(&checkpoint), &mut StopAt(10, 0));
-    assert!(matches!(stopped, Err(Error::Canceled { step: 10 })), "{stopped:?}");
-
-    let mut second = trainer(&dataset, &config, Communicator::solo());
-    second.resume(&checkpoint).unwrap();
-    let result = second.fit(Some(&checkpoint), &mut ()).unwrap();
-    assert_eq!(weights(&second), weights(&whole));
-    assert_eq!((result.train_loss, result.valid_loss), (expect.train_loss, expect.valid_loss));
-    assert_eq!((result.steps, result.best_step, result.resumed_from), (20, expect.best_step, Some(10)));
-
-    let mut third = trainer(&dataset, &config, Communicator::solo());
-    third.resume(&checkpoint).unwrap();
-    assert_eq!(third.fit(None, &mut ()).unwrap().steps, 20, "nothing is left to do");
-    assert_eq!(weights(&third), weights(&whole));
-}
-
-#[test]
 fn another_training_is_not_resumed() {
     let (dataset, dir) = (sines(1), tempfile::tempdir().unwrap());
     let checkpoint = Checkpoint::at(dir.path());
@@ -106,40 +78,13 @@ fn another_training_is_not_resumed() {
         let error = trainer(&dataset, &config, Communicator::solo()).resume(&checkpoint).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     };
-    refuse(options("nlinear", json!({})), "was trained with other options of the model");
+    refuse(options("nlinear", json!({})), "is of model nhits, not nlinear");
+    refuse(options("nhits", json!({"mlp_units": [[16, 16]]})), "is of a model with `mlp_units` [[16,16],[16,16]], not [[16,16]]");
     let (model, train) = small_nhits();
-    refuse((model, TrainConfig { seed: 7, ..train }), "was trained with other training options");
+    refuse((model, TrainConfig { seed: 7, ..train }), "was trained with `seed` 1, not 7");
 
     std::fs::write(dir.path().join("last.safetensors"), b"half a file").unwrap();
     assert!(matches!(trainer(&dataset, &small_nhits(), Communicator::solo()).resume(&checkpoint), Err(Error::Checkpoint { .. })));
-}
-
-fn on_ranks(size: usize, config: &(ModelConfig, TrainConfig)) -> Vec<(Vec<u32>, TrainResult)> {
-    let dataset = sines(2);
-    let run = |comm: Communicator| {
-        let mut trainer = trainer(&dataset, config, comm);
-        let result = trainer.fit(None, &mut ()).unwrap();
-        (weights(&trainer), result)
-    };
-    thread::scope(|scope| {
-        let ranks: Vec<_> = Communicator::threads(size).into_iter().map(|comm| scope.spawn(move || run(comm))).collect();
-        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
-}
-
-#[test]
-fn ranks_share_the_windows_of_each_step() {
-    let config = options("nlinear", json!({"scaler_type": "robust"}));
-    let alone = on_ranks(1, &config);
-    for size in [2, 3] {
-        let ranks = on_ranks(size, &config);
-        assert!(ranks.iter().all(|(weights, _)| *weights == ranks[0].0), "every rank has the same weights");
-        assert_eq!(ranks[0].0, on_ranks(size, &config)[0].0, "the same seed gives the same bits");
-        for (ours, theirs) in ranks[0].1.train_loss.iter().zip(&alone[0].1.train_loss) {
-            assert!((ours.1 - theirs.1).abs() < 1e-5, "step {}: {} on {size} ranks, {} alone", ours.0, ours.1, theirs.1);
-        }
-        assert!((ranks[0].1.valid_loss[0].1 - alone[0].1.valid_loss[0].1).abs() < 1e-5);
-    }
 }
 
 #[test]
@@ -174,6 +119,19 @@ fn a_loss_that_is_no_number_stops_with_its_step() {
     let error = trainer(&sines(4), &config, Communicator::solo()).fit(None, &mut ()).unwrap_err();
     assert!(matches!(error, Error::NotFinite { what: "training", step: 1..=4, .. }), "{error}");
     assert!(error.to_string().contains("at step") && error.hint().unwrap().contains("learning_rate"), "{error}");
+    assert!(error.to_string().contains("the weights went too far in the step before, with series `s"), "{error}");
+}
+
+#[test]
+fn a_window_that_makes_the_loss_no_number_is_named() {
+    let mut rows = Rows::new(&["y"], &[], &[], &[]);
+    // Its square is more than f32 holds.
+    (0..60).for_each(|hour| rows.push("calm", hour, &[Some((hour as f32).sin())], 0));
+    (0..60).for_each(|hour| rows.push("wild", hour, &[Some(if hour == 50 { 3e38 } else { hour as f32 })], 0));
+    let config = options("nlinear", json!({"loss": "mse", "windows_batch_size": 0, "learning_rate": 1e-9}));
+    let error = trainer(&rows.dataset(), &config, Communicator::solo()).fit(None, &mut ()).unwrap_err().to_string();
+    assert!(error.contains("at step 0: series `wild` after 1970-01-02"), "{error}");
+    assert!(!error.contains("calm"), "{error}");
 }
 
 #[test]

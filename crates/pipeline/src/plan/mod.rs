@@ -197,6 +197,7 @@ fn train_cells(train: &TrainStage, input: usize) -> Vec<(String, Vec<usize>, Wor
             train: cell.train.clone(),
             checkpoint: PathBuf::new(),
             resume: false,
+            init_from: None,
         };
         (cell.label.clone(), vec![input], Work::Train { input, task: Box::new(task) })
     };
