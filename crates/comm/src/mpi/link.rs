@@ -71,15 +71,16 @@ impl Link {
         }
         let (mut hellos, mut idle) = (Vec::new(), Idle::default());
         while hellos.len() + 1 < self.world.size {
-            let mut wrong = None;
+            let mut garbled = None;
             let any = self.with(|traffic| {
                 traffic.poll(&mut |from, event| match event {
                     Event::Hello(process) => hellos.push((from, process)),
-                    // Whoever knows all others sooner may go on sooner.
-                    other => wrong = self.deliver(from, other).or(wrong.take()),
+                    Event::Garbled => garbled = Some(Error::Corrupt { rank: from }),
+                    // Who knows all others sooner goes on sooner, and may even be done: the calls to come will say so.
+                    event => self.deliver(from, event),
                 })
             })?;
-            if let Some(error) = wrong {
+            if let Some(error) = garbled {
                 return Err(error);
             }
             if !any {
@@ -178,7 +179,7 @@ impl Link {
     fn poll(&self) -> bool {
         // Asked before: what a rank sent before its death is then among what comes in.
         let death = self.bell.death.swap(false, Ordering::SeqCst);
-        let any = self.with(|traffic| traffic.poll(&mut |from, event| _ = self.deliver(from, event)));
+        let any = self.with(|traffic| traffic.poll(&mut |from, event| self.deliver(from, event)));
         match any {
             Ok(true) => {
                 if death {
@@ -202,24 +203,17 @@ impl Link {
         }
     }
 
-    /// Puts an event where the waiting threads look. What it says against its sender, if so.
-    fn deliver(&self, from: usize, event: Event) -> Option<Error> {
-        let error = match event {
-            Event::Message { context, tag, message } => {
-                self.mailbox.put(Address { context, from, tag }, message);
-                return None;
-            }
+    /// Puts an event where the waiting threads look.
+    fn deliver(&self, from: usize, event: Event) {
+        match event {
+            Event::Message { context, tag, message } => self.mailbox.put(Address { context, from, tag }, message),
+            Event::Left => self.mailbox.close(from, Error::PeerLeft { rank: from }),
+            Event::Garbled | Event::Hello(_) => self.mailbox.close(from, Error::Corrupt { rank: from }),
             Event::Abort(reason) => {
-                let error = Error::Aborted { rank: from, reason };
                 self.world.failed();
-                self.mailbox.abort(error.clone());
-                return Some(error);
+                self.mailbox.abort(Error::Aborted { rank: from, reason });
             }
-            Event::Left => Error::PeerLeft { rank: from },
-            Event::Garbled | Event::Hello(_) => Error::Corrupt { rank: from },
-        };
-        self.mailbox.close(from, error.clone());
-        Some(error)
+        }
     }
 
     /// A call that failed leaves the ranks in different states; then the process does not wait long for the others at its end.
