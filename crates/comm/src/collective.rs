@@ -169,7 +169,8 @@ impl Communicator {
             // The call whose turn it was may have failed.
             self.healthy()?;
             *sequence += 1;
-            body(&Round { shared: &self.shared, signature, sequence: *sequence, deadline })
+            let answer = body(&Round { shared: &self.shared, signature, sequence: *sequence, deadline })?;
+            self.shared.transport.flush(deadline).map(|()| answer)
         })
     }
 }

@@ -135,7 +135,11 @@ impl Communicator {
     pub fn send(&self, to: usize, tag: u64, parts: Vec<Bytes>) -> Result<()> {
         self.known("send", to)?;
         let message = Message { parts, ..Message::default() };
-        self.guard(|| self.shared.transport.send(to, Tag::User(tag), message, self.deadline("send")))
+        let deadline = self.deadline("send");
+        self.guard(|| {
+            self.shared.transport.send(to, Tag::User(tag), message, deadline)?;
+            self.shared.transport.flush(deadline)
+        })
     }
 
     /// Receives the next message that a rank sent with this tag. Between processes each buffer starts at an address

@@ -3,7 +3,8 @@
 //! ```text
 //! magic u32 | parts u32 | signature u32 | kind u32 | context u64 | number u64 | length u64 … | bytes …
 //! ```
-//! in little-endian byte order; `number` is the tag of a user message or the sequence number of a collective.
+//! in little-endian byte order; instead of the bytes, a process of the same host may send their addresses, each a `u64`, from which the
+//! receiver copies them itself; `number` is the tag of a user message or the sequence number of a collective.
 
 use bytes::Bytes;
 
@@ -13,6 +14,8 @@ use crate::{
 };
 
 const MAGIC: u32 = 0x4652_4443;
+/// Added to the kind of a message whose buffers are lent: addresses follow instead of bytes.
+const LENT: u32 = 0x100;
 /// Bytes of a head before the lengths of the buffers.
 pub(crate) const HEAD: usize = 32;
 
@@ -36,6 +39,27 @@ pub(crate) fn head(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
     }
     head
 }
+
+/// All bytes of a message whose buffers the receiver copies from this process's memory.
+pub(crate) fn lent(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
+    let mut bytes = head(context, tag, message);
+    bytes[13] |= (LENT >> 8) as u8;
+    message.parts.iter().for_each(|part| bytes.extend_from_slice(&(part.as_ptr().addr() as u64).to_le_bytes()));
+    bytes
+}
+
+/// A buffer in another process's memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lent {
+    /// Where it goes in the memory of the message.
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+    /// In the other process.
+    pub(crate) address: u64,
+}
+
+/// Copies the buffers of another process to their places; whether it could.
+pub(crate) type Fetch<'a> = &'a mut dyn FnMut(&mut [u8], &[Lent]) -> bool;
 
 /// The bytes are no message.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +86,8 @@ enum Stage {
 pub(crate) struct Head {
     /// How many lengths follow, each a `u64`.
     pub(crate) parts: usize,
+    /// Addresses follow the lengths, and no bytes.
+    lent: bool,
     signature: u32,
     tag: Tag,
     context: u64,
@@ -83,14 +109,25 @@ pub(crate) struct Body {
 
 impl Assembly {
     /// Takes the next bytes and hands out each message (with its context and tag) that they complete.
-    pub(crate) fn feed(&mut self, mut input: &[u8], deliver: &mut dyn FnMut(u64, Tag, Message)) -> Result<(), Garbled> {
+    #[cfg_attr(not(any(feature = "mpi", feature = "gloo", feature = "ucx", test)), expect(dead_code, reason = "for network transports"))]
+    pub(crate) fn feed(&mut self, input: &[u8], deliver: &mut dyn FnMut(u64, Tag, Message)) -> Result<(), Garbled> {
+        self.feed_lent(input, &mut |_, _| false, deliver)
+    }
+
+    /// The same where a message may be [`lent`].
+    pub(crate) fn feed_lent(
+        &mut self,
+        mut input: &[u8],
+        fetch: Fetch<'_>,
+        deliver: &mut dyn FnMut(u64, Tag, Message),
+    ) -> Result<(), Garbled> {
         while !input.is_empty() {
             match std::mem::take(&mut self.stage) {
                 Stage::Head => {
                     if !collect(&mut self.scratch, HEAD, &mut input) {
                         return Ok(());
                     }
-                    let head = Head::read(&self.scratch).ok_or(Garbled)?;
+                    let head = Head::parse(&self.scratch).ok_or(Garbled)?;
                     self.scratch.clear();
                     if head.parts == 0 {
                         let body = Body::new(head, &[]).ok_or(Garbled)?;
@@ -100,11 +137,16 @@ impl Assembly {
                     }
                 }
                 Stage::Lengths(head) => {
-                    if !collect(&mut self.scratch, 8 * head.parts, &mut input) {
+                    let words = if head.lent { 2 * head.parts } else { head.parts };
+                    if !collect(&mut self.scratch, 8 * words, &mut input) {
                         self.stage = Stage::Lengths(head);
                         return Ok(());
                     }
-                    let body = Body::new(head, &self.scratch).ok_or(Garbled)?;
+                    let (lengths, addresses) = self.scratch.split_at(8 * head.parts);
+                    let mut body = Body::new(head, lengths).ok_or(Garbled)?;
+                    if head.lent && !body.fetch(addresses, fetch) {
+                        return Err(Garbled);
+                    }
                     self.scratch.clear();
                     self.stage = body.into_stage(deliver);
                 }
@@ -127,17 +169,23 @@ fn collect(scratch: &mut Vec<u8>, need: usize, input: &mut &[u8]) -> bool {
 }
 
 impl Head {
-    /// From the first [`HEAD`] bytes of a message; `None` when they are none.
+    /// From the first [`HEAD`] bytes of a message that come from another host; `None` when they are none.
+    #[cfg_attr(not(any(feature = "mpi", feature = "gloo", feature = "ucx", test)), expect(dead_code, reason = "for network transports"))]
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        Head::parse(bytes).filter(|head| !head.lent)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let small = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let large = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let (number, magic) = (large(24)?, small(0)?);
-        let (tag, sequence) = match small(12)? {
+        let kind = small(12)?;
+        let (tag, sequence) = match kind & !LENT {
             0 => (Tag::User(number), 0),
             1 => (Tag::Collective, number),
             _ => return None,
         };
-        let head = Head { parts: small(4)? as usize, signature: small(8)?, tag, context: large(16)?, sequence };
+        let head = Head { parts: small(4)? as usize, lent: kind & LENT != 0, signature: small(8)?, tag, context: large(16)?, sequence };
         (magic == MAGIC).then_some(head)
     }
 }
@@ -171,6 +219,16 @@ impl Body {
     pub(crate) fn advance(&mut self, count: usize) {
         self.filled += count;
         self.skip_full();
+    }
+
+    /// Has all buffers copied from their addresses.
+    fn fetch(&mut self, addresses: &[u8], fetch: Fetch<'_>) -> bool {
+        let all = self.starts.iter().zip(&self.lengths).zip(addresses.as_chunks().0);
+        let pieces = all.map(|((&start, &length), address)| Lent { start, length, address: u64::from_le_bytes(*address) });
+        let pieces: Vec<Lent> = pieces.filter(|piece| piece.length > 0).collect();
+        let end = pieces.last().map_or(0, |piece| piece.start + piece.length);
+        self.part = self.lengths.len();
+        fetch(self.buffer.room(0, end), &pieces)
     }
 
     /// Hands out the complete message with its context and tag.
@@ -222,7 +280,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::{Assembly, Body, Garbled, HEAD, Head, head};
+    use super::{Assembly, Body, Garbled, HEAD, Head, Lent, head, lent};
     use crate::transport::{Message, Tag};
 
     fn written(context: u64, tag: Tag, message: &Message) -> Vec<u8> {
@@ -275,6 +333,26 @@ mod tests {
         assert_eq!((context, tag, rest.len()), (9, Tag::Collective, 0));
         assert!(received.parts == sent.parts);
         assert!(received.parts.iter().all(|part| part.as_ptr().addr().is_multiple_of(64)));
+    }
+
+    #[test]
+    fn lent_messages_are_copied_from_their_addresses() {
+        let sent = message(&[0, 5, 200_000]);
+        let stream = lent(3, Tag::User(8), &sent);
+        let mut fetch = |into: &mut [u8], pieces: &[Lent]| {
+            for piece in pieces {
+                let source = sent.parts.iter().find(|part| part.as_ptr().addr() as u64 == piece.address).unwrap();
+                into[piece.start..piece.start + piece.length].copy_from_slice(source);
+            }
+            true
+        };
+        let (mut assembly, mut received) = (Assembly::default(), Vec::new());
+        for piece in stream.chunks(7) {
+            assembly.feed_lent(piece, &mut fetch, &mut |context, tag, message| received.push((context, tag, message))).unwrap();
+        }
+        assert_eq!((received.len(), received[0].0, received[0].1), (1, 3, Tag::User(8)));
+        assert!(received[0].2.parts == sent.parts);
+        assert_eq!(Assembly::default().feed(&stream, &mut |_, _, _| panic!("from another host")), Err(Garbled));
     }
 
     #[test]

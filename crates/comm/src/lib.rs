@@ -9,6 +9,14 @@
 //! restart them; a rank that dies, leaves or hangs makes the calls that need it fail within their deadline, and what
 //! happens next is the caller's decision.
 //!
+//! | variable | for |
+//! |---|---|
+//! | `DEEPRC_COMM` | the transport of [`Communicator::from_env`], see [`CommSpec`] |
+//! | `DEEPRC_COMM_SPIN` | µs that a wait over threads or shared memory spins before it sleeps; 50, or 0 when there are more ranks than cores |
+//! | `DEEPRC_COMM_LEND` | 0: processes of one host do not read each other's memory, long messages go through shared memory too |
+//!
+//! Where ranks meet is said by the variables of [`Rendezvous::from_env`].
+//!
 //! ```
 //! use deeprc_comm::{Communicator, ReduceOp};
 //!
@@ -49,6 +57,7 @@ mod meeting;
 #[expect(unsafe_code, reason = "MPI is a library of C")]
 mod mpi;
 mod number;
+mod pool;
 mod process;
 mod reduction;
 mod rendezvous;
@@ -57,6 +66,7 @@ mod round;
 mod shm;
 mod signature;
 mod spec;
+mod spin;
 mod store;
 mod threads;
 mod transport;

@@ -2,11 +2,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use crate::{
     Error, Result,
+    spin::Spin,
     transport::{Deadline, Message, Tag},
 };
 
@@ -34,6 +38,10 @@ pub(crate) trait Pump {
 pub(crate) struct Mailbox {
     state: Mutex<State>,
     changed: Condvar,
+    /// Another one after every change, for those who spin.
+    changes: AtomicU32,
+    /// Before a wait sleeps here.
+    spin: Spin,
 }
 
 /// Guarded by the mailbox's lock.
@@ -71,8 +79,13 @@ impl State {
 
 impl Mailbox {
     pub(crate) fn new(size: usize) -> Self {
+        Mailbox::spinning(size, Spin::NONE)
+    }
+
+    /// One whose waits spin before they sleep.
+    pub(crate) fn spinning(size: usize, spin: Spin) -> Self {
         let state = State { queues: HashMap::new(), aborted: None, gone: vec![None; size], sleeping: 0, pumping: false };
-        Mailbox { state: Mutex::new(state), changed: Condvar::new() }
+        Mailbox { state: Mutex::new(state), changed: Condvar::new(), changes: AtomicU32::new(0), spin }
     }
 
     pub(crate) fn put(&self, address: Address, message: Message) {
@@ -113,6 +126,7 @@ impl Mailbox {
         mut ready: impl FnMut(&mut State) -> Option<Result<R>>,
     ) -> Result<R> {
         let mut state = self.lock();
+        let mut spun = false;
         loop {
             let ticket = pump.map(Pump::ticket);
             if let Some(answer) = ready(&mut state) {
@@ -128,7 +142,15 @@ impl Mailbox {
                     state.pumping = false;
                     self.wake(&state);
                 }
+                _ if !spun => {
+                    // With the lock held nothing can happen.
+                    let seen = self.changes.load(Ordering::Relaxed);
+                    drop(state);
+                    spun = !self.spin.until(|| self.changes.load(Ordering::Relaxed) != seen);
+                    state = self.lock();
+                }
                 _ => {
+                    spun = false;
                     state.sleeping += 1;
                     state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                     state.sleeping -= 1;
@@ -140,6 +162,7 @@ impl Mailbox {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.wake(&state);
     }
 

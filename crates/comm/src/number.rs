@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Error, Result};
+use crate::{Error, Result, pool};
 
 /// How [`Communicator::allreduce`](crate::Communicator::allreduce) and its relatives combine the values of the ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +140,7 @@ macro_rules! number {
             }
 
             fn pack(values: &[Self]) -> Bytes {
-                Bytes::copy_from_slice(zerocopy::IntoBytes::as_bytes(values))
+                pool::copy(zerocopy::IntoBytes::as_bytes(values))
             }
 
             fn unpack(values: &mut [Self], bytes: &[u8]) {

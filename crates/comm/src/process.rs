@@ -1,6 +1,6 @@
 //! Which process a pid means, and on which host: pids are used again, a pid with its start time is not.
 
-use std::{env, fs, io};
+use std::{env, fs, io, sync::OnceLock};
 
 /// Pretends that a process runs on a host of its own, for tests of what happens across hosts.
 const PRETEND: &str = "DEEPRC_COMM_HOST";
@@ -54,6 +54,14 @@ pub(crate) struct HostId(String);
 
 impl HostId {
     pub(crate) fn current() -> io::Result<Self> {
+        static CURRENT: OnceLock<HostId> = OnceLock::new();
+        if let Some(current) = CURRENT.get() {
+            return Ok(current.clone());
+        }
+        HostId::ask().map(|host| CURRENT.get_or_init(|| host).clone())
+    }
+
+    fn ask() -> io::Result<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let space = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).map(|link| link.to_string_lossy().into_owned());
         let pretended = env::var(PRETEND).unwrap_or_default();

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     Error, Result,
     mailbox::{Address, Mailbox},
+    spin::Spin,
     transport::{Deadline, Message, Tag, Transport},
 };
 
@@ -40,7 +41,8 @@ impl Drop for Seat {
 impl Threads {
     /// One transport for each of `size` threads.
     pub(crate) fn group(size: usize) -> Vec<Threads> {
-        let mailboxes: Arc<[Mailbox]> = (0..size).map(|_| Mailbox::new(size)).collect();
+        let spin = Spin::among(size);
+        let mailboxes: Arc<[Mailbox]> = (0..size).map(|_| Mailbox::spinning(size, spin)).collect();
         let members: Arc<[usize]> = (0..size).collect();
         (0..size)
             .map(|rank| Threads { rank, members: members.clone(), context: 0, seat: Arc::new(Seat { rank, mailboxes: mailboxes.clone() }) })

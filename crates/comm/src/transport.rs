@@ -37,6 +37,15 @@ pub trait Transport: Send + Sync + Debug {
     /// [`Error::PeerDead`], [`Error::PeerLeft`], [`Error::Timeout`], [`Error::Aborted`].
     fn send(&self, to: usize, tag: Tag, message: Message, deadline: Deadline<'_>) -> Result<()>;
 
+    /// Returns when nothing that was sent needs this rank any more: a backend may keep buffers that it was given to send until their
+    /// receivers have come for them. Called at the end of every call that sends.
+    ///
+    /// # Errors
+    /// As [`send`](Transport::send).
+    fn flush(&self, _deadline: Deadline<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Receives the next message that rank `from` sent with this tag.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use std::{
     env, fs,
+    io::{self, Read},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -24,9 +25,13 @@ struct Rank(Child);
 
 impl Rank {
     fn start(role: &str, dir: &Path, rank: usize, size: usize) -> Self {
+        Rank::start_with(role, dir, rank, size, &[])
+    }
+
+    fn start_with(role: &str, dir: &Path, rank: usize, size: usize, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "rank_process", "--nocapture"]).stdout(Stdio::null());
-        command.env(ROLE, role).env("RANK", rank.to_string()).env("WORLD_SIZE", size.to_string());
+        command.args(["--exact", "rank_process", "--nocapture"]).stdin(Stdio::piped()).stdout(Stdio::null());
+        command.envs(variables.iter().copied()).env(ROLE, role).env("RANK", rank.to_string()).env("WORLD_SIZE", size.to_string());
         Rank(command.env("DEEPRC_RENDEZVOUS", dir).spawn().unwrap())
     }
 
@@ -67,6 +72,13 @@ fn rank_process() {
             let error = comm.recv(1, 1).unwrap_err();
             assert!(matches!(error, Error::PeerDead { rank: 1 }), "{error:?}");
         }
+        "receive the first" => {
+            assert_eq!(comm.recv(1, 1).unwrap(), ["complete"]);
+            comm.send(2, 1, Vec::new()).unwrap();
+            io::stdin().read_to_end(&mut Vec::new()).unwrap();
+            let error = comm.recv(1, 2).unwrap_err();
+            assert!(matches!(error, Error::PeerDead { rank: 1 }), "half a message is none: {error:?}");
+        }
         "send without end" => {
             comm.send(0, 1, vec![Bytes::from_static(b"complete")]).unwrap();
             drop(comm.send(0, 2, vec![vec![7; LARGE].into()]));
@@ -93,9 +105,11 @@ fn work(comm: &Communicator) {
 
 #[test]
 fn processes_work_together() {
-    for size in 2..=4 {
+    // Long messages are lent to ranks that may copy them, and go through the rings to the others.
+    for (size, lent) in (2..=4).flat_map(|size| [(size, "1"), (size, "0")]) {
         let dir = tempfile::tempdir().unwrap();
-        let mut others: Vec<Rank> = (1..size).map(|rank| Rank::start("work", dir.path(), rank, size)).collect();
+        let start = |rank| Rank::start_with("work", dir.path(), rank, size, &[("DEEPRC_COMM_LEND", lent)]);
+        let mut others: Vec<Rank> = (1..size).map(start).collect();
         work(&connect(dir.path(), 0, size));
         others.iter_mut().for_each(Rank::succeeds);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the rendezvous leaves nothing behind");
@@ -126,12 +140,16 @@ fn a_killed_rank_is_reported_to_all_who_need_it() {
 #[test]
 fn what_a_killed_rank_sent_completely_still_arrives() {
     let dir = tempfile::tempdir().unwrap();
-    let mut victim = Rank::start("send without end", dir.path(), 1, 2);
-    let comm = connect(dir.path(), 0, 2);
-    assert_eq!(comm.recv(1, 1).unwrap(), ["complete"]);
+    let mut victim = Rank::start("send without end", dir.path(), 1, 3);
+    // Not lent: half of the message is in the ring when its sender dies.
+    let mut receiver = Rank::start_with("receive the first", dir.path(), 0, 3, &[("DEEPRC_COMM_LEND", "0")]);
+    let comm = connect(dir.path(), 2, 3);
+    comm.recv(0, 1).unwrap();
     victim.signal(Signal::KILL);
     victim.0.wait().unwrap();
-    assert!(matches!(comm.recv(1, 2), Err(Error::PeerDead { rank: 1 })), "half a message is none");
+    // What the receiver waits for before it goes on.
+    drop(receiver.0.stdin.take());
+    receiver.succeeds();
 }
 
 #[test]

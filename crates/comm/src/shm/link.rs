@@ -1,15 +1,25 @@
 //! One process's end of all its rings.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
 
 use super::{
-    ring::{Consumer, Producer},
+    direct,
+    ring::{self, Consumer, Producer},
     segment::{SeatState, Segment},
 };
 use crate::{
     Error, Result,
-    frame::{self, Assembly},
+    frame::{self, Assembly, Lent},
     mailbox::{Address, Mailbox, Pump},
+    spin::Spin,
     transport::{Deadline, Message},
     turn::Turn,
     watch::Watch,
@@ -20,11 +30,17 @@ pub(super) struct Link {
     rank: usize,
     segment: Arc<Segment>,
     mailbox: Mailbox,
+    /// The pids of the ranks.
+    pids: Vec<u32>,
     /// From each of the others. Held only by the thread that pumps.
     inbound: Mutex<Vec<Inbound>>,
     /// To each rank; none to this one.
     lanes: Vec<Option<Turn<Lane>>>,
+    /// How many messages are lent on all lanes, as far as this rank knows.
+    lent: AtomicU64,
     watch: Watch,
+    /// Before a wait sleeps on the doorbell.
+    spin: Spin,
 }
 
 struct Inbound {
@@ -38,6 +54,10 @@ struct Inbound {
 /// The way to one rank. Held for a whole message, whose bytes must not mix with another's.
 struct Lane {
     producer: Producer,
+    /// What the reader has still to copy, oldest first.
+    lent: VecDeque<Vec<Bytes>>,
+    /// How many messages were lent before those.
+    returned: u64,
     /// Set when a message could not be finished: what is in the ring then makes no sense before its rest.
     broken: Option<Error>,
 }
@@ -52,17 +72,20 @@ impl Link {
         let inbound = peers().map(|from| {
             // SAFETY: this rank's seat was claimed by this process alone, and a link is made once for it.
             let consumer = unsafe { Consumer::new(segment.clone(), from, rank) };
+            consumer.set_can_lend(direct::wanted() && segment.can_read(from));
             Inbound { from, consumer, assembly: Assembly::default(), over: false }
         });
         let lanes = (0..segment.size()).map(|to| {
             (to != rank).then(|| {
                 // SAFETY: as above.
                 let producer = unsafe { Producer::new(segment.clone(), rank, to) };
-                Turn::new(Lane { producer, broken: None })
+                Turn::new(Lane { producer, lent: VecDeque::new(), returned: 0, broken: None })
             })
         });
         let (inbound, lanes) = (Mutex::new(inbound.collect()), lanes.collect());
-        Ok(Link { rank, mailbox: Mailbox::new(segment.size()), inbound, lanes, watch, segment })
+        let spin = Spin::among(segment.size());
+        let pids = (0..segment.size()).map(|rank| segment.process(rank).pid).collect();
+        Ok(Link { rank, mailbox: Mailbox::new(segment.size()), pids, inbound, lanes, lent: AtomicU64::new(0), watch, spin, segment })
     }
 
     /// Whether all ranks are threads of this process.
@@ -88,10 +111,48 @@ impl Link {
         if let Some(error) = &lane.broken {
             return Err(error.clone());
         }
-        let head = frame::head(address.context, address.tag, &message);
-        let pieces = std::iter::once(head.as_slice()).chain(message.parts.iter().map(|part| &part[..]));
-        let written = self.write(to, &mut lane.producer, pieces, deadline);
+        self.release(&mut lane);
+        let long = message.parts.iter().map(Bytes::len).fold(0, usize::saturating_add) >= self.segment.lend();
+        let written = if long && lane.producer.can_lend() {
+            let head = frame::lent(address.context, address.tag, &message);
+            // Before the reader hears of it: whatever happens then, the buffers are kept.
+            lane.lent.push_back(message.parts);
+            self.lent.fetch_add(1, Ordering::SeqCst);
+            self.write(to, &mut lane.producer, std::iter::once(head.as_slice()), deadline)
+        } else {
+            let head = frame::head(address.context, address.tag, &message);
+            let pieces = std::iter::once(head.as_slice()).chain(message.parts.iter().map(|part| &part[..]));
+            self.write(to, &mut lane.producer, pieces, deadline)
+        };
         written.inspect_err(|error| lane.broken = Some(error.clone()))
+    }
+
+    /// Waits until the others have copied what was lent to them.
+    pub(super) fn flush(&self, deadline: Deadline<'_>) -> Result<()> {
+        if self.lent.load(Ordering::SeqCst) == 0 {
+            return Ok(());
+        }
+        for (to, lane) in self.lanes.iter().enumerate().filter_map(|(to, lane)| Some((to, lane.as_ref()?))) {
+            let mut lane = lane.take(to, deadline)?;
+            self.release(&mut lane);
+            if lane.lent.is_empty() {
+                continue;
+            }
+            let all = lane.returned + lane.lent.len() as u64;
+            let taken = || lane.producer.taken() >= all;
+            self.mailbox.wait(to, deadline, Some(self), |state| match (taken(), state.closed(to)) {
+                (true, _) => Some(Ok(())),
+                (false, Some(error)) => Some(Err(error)),
+                (false, None) => None,
+            })?;
+            self.release(&mut lane);
+        }
+        Ok(())
+    }
+
+    /// Gives up what the reader of a lane has copied.
+    fn release(&self, lane: &mut Lane) {
+        self.lent.fetch_sub(lane.release(), Ordering::SeqCst);
     }
 
     pub(super) fn abort(&self, reason: &str) {
@@ -151,12 +212,19 @@ impl Link {
         // Asked before the ring is emptied: what the rank wrote before its end is then in the ring.
         let mut end = self.ended(inbound.from);
         let Inbound { from, consumer, assembly, over } = inbound;
-        let mut garbled = false;
+        let (mut garbled, mut lost) = (false, false);
         let any = consumer.read(&mut |bytes| {
             let mut deliver = |context, tag, message| self.mailbox.put(Address { context, from: *from, tag }, message);
-            garbled = garbled || assembly.feed(bytes, &mut deliver).is_err();
+            let mut fetch = |into: &mut [u8], pieces: &[Lent]| {
+                lost = direct::read(self.pids[*from], into, pieces).is_err() || !ring::take(&self.segment, *from, self.rank);
+                !lost
+            };
+            garbled = garbled || assembly.feed_lent(bytes, &mut fetch, &mut deliver).is_err();
         });
-        if garbled {
+        if lost {
+            // The sender ended, or gave up before this rank came to read: either way there is no such message.
+            end = end.or_else(|| self.ended(*from)).or(Some(Error::PeerDead { rank: *from }));
+        } else if garbled {
             end = Some(Error::Corrupt { rank: *from });
         }
         *over = end.is_some();
@@ -164,6 +232,25 @@ impl Link {
             self.mailbox.close(*from, error);
         }
         any || *over
+    }
+}
+
+impl Lane {
+    /// Gives up what the reader has copied; how many messages.
+    fn release(&mut self) -> u64 {
+        let taken = self.producer.taken().saturating_sub(self.returned).min(self.lent.len() as u64);
+        self.lent.drain(..taken as usize);
+        self.returned += taken;
+        taken
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.release();
+        if !self.lent.is_empty() {
+            self.producer.revoke();
+        }
     }
 }
 
@@ -186,7 +273,9 @@ impl Pump for Link {
             happened = true;
         }
         if let (false, Some(left)) = (happened, deadline.left()) {
-            self.segment.sleep(self.rank, ticket, left);
+            if !self.spin.until(|| self.segment.doorbell(self.rank) != ticket) {
+                self.segment.sleep(self.rank, ticket, left);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::segment::{SeatState, Segment};
@@ -19,6 +19,8 @@ use crate::{
 const NAME: &str = "segment";
 /// How often a rank looks for a file that rank 0 has not made yet: first soon, then less often.
 const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(5)];
+/// Until then rank 0 has made it, if it came at the same time.
+const SOON: Duration = Duration::from_millis(2);
 /// How often ranks that wait for others make sure that those which are there still live.
 const ROLL_CALL: Duration = Duration::from_millis(100);
 
@@ -93,13 +95,16 @@ fn open(at: &Rendezvous, path: &Path, me: Process, deadline: Deadline<'_>) -> Re
         }
         let left = deadline.left().ok_or_else(|| deadline.expired(0))?;
         thread::sleep(pause.min(left));
-        pause = (pause * 2).min(longest);
+        if deadline.after - left >= SOON {
+            pause = (pause * 2).min(longest);
+        }
     }
 }
 
 /// Waits until all seats were taken.
 fn roll_call(segment: &Segment, deadline: Deadline<'_>) -> Result<()> {
     let complete = |attached: u32| attached as usize == segment.size();
+    let mut called = Instant::now();
     loop {
         let attached = segment.attached();
         if complete(attached) {
@@ -109,13 +114,18 @@ fn roll_call(segment: &Segment, deadline: Deadline<'_>) -> Result<()> {
             return Err(Error::Aborted { rank, reason });
         }
         let mut missing = None;
+        let due = called.elapsed() >= ROLL_CALL;
+        if due {
+            called = Instant::now();
+        }
         for rank in 0..segment.size() {
             let gone = match segment.state(rank) {
                 SeatState::Empty | SeatState::Claimed => {
                     missing = missing.or(Some(rank));
                     continue;
                 }
-                SeatState::Here if segment.process(rank).alive() => continue,
+                // Asking the system for all of them takes longer than to meet.
+                SeatState::Here if !due || segment.process(rank).alive() => continue,
                 SeatState::Here => Error::PeerDead { rank },
                 SeatState::Left => Error::PeerLeft { rank },
             };

@@ -12,8 +12,12 @@
 //! before they receive make progress. When there is nothing to empty, it sleeps on its seat's doorbell, a futex that
 //! the others ring after they wrote, made room, left or aborted.
 //!
+//! Long messages are lent: only their addresses go through the ring, and the receiver copies them out of the sender's memory, which
+//! keeps them until then ([`direct`]). Where the kernel does not allow that, they go through the ring too.
+//!
 //! A thread per process waits for the death of the others on their pidfds and rings the doorbell of its own seat.
 
+mod direct;
 mod futex;
 mod link;
 mod meet;
@@ -81,6 +85,10 @@ impl Transport for SharedMemory {
 
     fn abort(&self, reason: &str) {
         self.link.abort(reason);
+    }
+
+    fn flush(&self, deadline: Deadline<'_>) -> Result<()> {
+        self.link.flush(deadline)
     }
 
     fn wake(&self) {

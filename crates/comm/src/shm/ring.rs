@@ -24,6 +24,19 @@ pub(super) struct RingHead {
     head: Line<AtomicU64>,
     /// 1 when the writer waits for room.
     crowded: Line<AtomicU32>,
+    /// The reader's side of lent messages.
+    lending: Line<Lending>,
+}
+
+/// How buffers are lent: the writer posts their addresses and keeps them until the reader has taken a copy.
+#[repr(C)]
+struct Lending {
+    /// How many lent messages the reader has copied.
+    taken: AtomicU64,
+    /// 1 when the reader can read the writer's memory.
+    possible: AtomicU32,
+    /// 1 when the writer no longer keeps what it lent.
+    revoked: AtomicU32,
 }
 
 #[repr(C, align(64))]
@@ -41,6 +54,18 @@ pub(super) struct Consumer {
     segment: Arc<Segment>,
     from: usize,
     to: usize,
+}
+
+/// Notes on the reader's side that a lent message was copied; `false` when the writer did not keep it until then.
+pub(super) fn take(segment: &Segment, from: usize, to: usize) -> bool {
+    let lending = &segment.ring(from, to).0.lending.0;
+    // The writer revokes before it uses the memory again: if it has not by now, what was read is what was lent.
+    if lending.revoked.load(Ordering::SeqCst) != 0 {
+        return false;
+    }
+    lending.taken.fetch_add(1, Ordering::SeqCst);
+    segment.ring_doorbell(from);
+    true
 }
 
 impl Producer {
@@ -68,6 +93,21 @@ impl Producer {
         count
     }
 
+    /// Whether the reader can copy from this process's memory.
+    pub(super) fn can_lend(&self) -> bool {
+        self.segment.ring(self.from, self.to).0.lending.0.possible.load(Ordering::Acquire) == 1
+    }
+
+    /// How many lent messages the reader has copied.
+    pub(super) fn taken(&self) -> u64 {
+        self.segment.ring(self.from, self.to).0.lending.0.taken.load(Ordering::SeqCst)
+    }
+
+    /// Says that what was lent and not taken is not kept any more. Must come before the memory is used for anything else.
+    pub(super) fn revoke(&self) {
+        self.segment.ring(self.from, self.to).0.lending.0.revoked.store(1, Ordering::SeqCst);
+    }
+
     /// Whether there is room; if not, the reader will ring the writer's doorbell when it has made some.
     pub(super) fn has_room(&self) -> bool {
         let (ring, _, capacity) = self.segment.ring(self.from, self.to);
@@ -83,6 +123,11 @@ impl Consumer {
     /// The only consumer of this ring: the caller holds the seat of `to` and makes one.
     pub(super) unsafe fn new(segment: Arc<Segment>, from: usize, to: usize) -> Self {
         Consumer { segment, from, to }
+    }
+
+    /// Says whether this process can read the writer's memory.
+    pub(super) fn set_can_lend(&self, possible: bool) {
+        self.segment.ring(self.from, self.to).0.lending.0.possible.store(possible.into(), Ordering::Release);
     }
 
     /// Hands the bytes that are there to `sink`, in pieces; whether there were any.

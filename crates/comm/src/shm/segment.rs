@@ -15,17 +15,19 @@ use std::{
 use memmap2::MmapRaw;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{futex, ring::RingHead};
+use super::{direct, futex, ring::RingHead};
 use crate::process::Process;
 
 /// "DRCCOMM" and the version of the layout, the machine's byte order included.
-const MAGIC: u64 = u64::from_ne_bytes(*b"DRCCOMM2");
-/// A ring is at most this long: longer ones fall out of the second-level cache between writer and reader.
-const LONGEST_RING: usize = 1 << 20;
+const MAGIC: u64 = u64::from_ne_bytes(*b"DRCCOMM3");
+/// A ring is at most this long: what is longer than half of it is lent where that is possible, and a long ring costs time to make.
+const LONGEST_RING: usize = 1 << 18;
 const SHORTEST_RING: usize = 1 << 14;
+/// See [`Segment::lend`].
+const LEND: usize = 1 << 17;
 /// What the rings of one communicator take together, while they are longer than the shortest: containers often
-/// get no more than 64 MiB of `/dev/shm`.
-const RINGS: usize = 16 << 20;
+/// get no more than 64 MiB of `/dev/shm`, and a mebibyte of it takes 0.3 ms to make.
+const RINGS: usize = 2 << 20;
 const PAGE: usize = 4096;
 const REASON: usize = 1024;
 
@@ -53,6 +55,8 @@ pub(super) struct Seat {
     state: AtomicU32,
     pid: AtomicU32,
     started: AtomicU64,
+    /// See [`direct::probe`].
+    probe: [AtomicU64; 2],
     /// Changes whenever something happened that the rank may wait for.
     doorbell: AtomicU32,
     /// 1 while the rank sleeps on its doorbell, so that ringing usually needs no system call.
@@ -155,6 +159,12 @@ impl Segment {
         unsafe { &*self.map.as_ptr().add(size_of::<Header>()).cast::<Seat>().add(rank) }
     }
 
+    /// Messages of so many bytes are lent: as many as half a ring holds, or, where rings are long, as many as make the copy in the
+    /// kernel worth it.
+    pub(super) fn lend(&self) -> usize {
+        LEND.min(self.capacity / 2)
+    }
+
     /// The ring from one rank to another: its head, and its data with their capacity.
     pub(super) fn ring(&self, from: usize, to: usize) -> (&RingHead, *mut u8, usize) {
         assert!(from < self.size && to < self.size && from != to);
@@ -177,6 +187,9 @@ impl Segment {
         }
         seat.pid.store(process.pid, Ordering::Relaxed);
         seat.started.store(process.started, Ordering::Relaxed);
+        let (address, value) = direct::probe();
+        seat.probe[0].store(address, Ordering::Relaxed);
+        seat.probe[1].store(value, Ordering::Relaxed);
         seat.state.store(SeatState::Here as u32, Ordering::SeqCst);
         futex::ring(&self.header().attached);
         true
@@ -202,6 +215,13 @@ impl Segment {
     pub(super) fn process(&self, rank: usize) -> Process {
         let seat = self.seat(rank);
         Process { pid: seat.pid.load(Ordering::Relaxed), started: seat.started.load(Ordering::Relaxed) }
+    }
+
+    /// Whether this process can read the memory of a rank that is here.
+    pub(super) fn can_read(&self, rank: usize) -> bool {
+        let seat = self.seat(rank);
+        let probe = (seat.probe[0].load(Ordering::Relaxed), seat.probe[1].load(Ordering::Relaxed));
+        direct::works(seat.pid.load(Ordering::Relaxed), probe)
     }
 
     /// How many ranks took their seats.
