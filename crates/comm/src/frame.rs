@@ -208,14 +208,14 @@ impl Body {
 
     /// Where the next bytes of the message go, for a transport that receives in place: the rest of one buffer. `None` when
     /// the message is complete.
-    #[cfg_attr(not(any(feature = "mpi", feature = "gloo", feature = "ucx", test)), expect(dead_code, reason = "for network transports"))]
+    #[cfg_attr(not(any(feature = "mpi", test)), expect(dead_code, reason = "for network transports"))]
     pub(crate) fn room(&mut self) -> Option<&mut [u8]> {
         let (&start, &length) = self.starts.get(self.part).zip(self.lengths.get(self.part))?;
         Some(self.buffer.room(start + self.filled, start + length))
     }
 
     /// Notes that so many bytes of [`room`](Body::room) were written.
-    #[cfg_attr(not(any(feature = "mpi", feature = "gloo", feature = "ucx", test)), expect(dead_code, reason = "for network transports"))]
+    #[cfg_attr(not(any(feature = "mpi", test)), expect(dead_code, reason = "for network transports"))]
     pub(crate) fn advance(&mut self, count: usize) {
         self.filled += count;
         self.skip_full();
@@ -229,6 +229,20 @@ impl Body {
         let end = pieces.last().map_or(0, |piece| piece.start + piece.length);
         self.part = self.lengths.len();
         fetch(self.buffer.room(0, end), &pieces)
+    }
+
+    /// The lengths of the buffers.
+    #[cfg(any(feature = "gloo", feature = "ucx"))]
+    pub(crate) fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// All memory of the message, for a transport that writes everywhere at the same time: each buffer starts at the next
+    /// multiple of [`ALIGNMENT`]. It stays where it is.
+    #[cfg(any(feature = "gloo", feature = "ucx"))]
+    pub(crate) fn memory(&mut self) -> &mut [u8] {
+        let end = self.starts.last().zip(self.lengths.last()).map_or(0, |(start, length)| start + length);
+        self.buffer.room(0, end)
     }
 
     /// Hands out the complete message with its context and tag.

@@ -51,11 +51,16 @@ mod collective;
 mod communicator;
 mod error;
 mod frame;
+#[cfg(feature = "gloo")]
+#[expect(unsafe_code, reason = "libgloo speaks C++")]
+mod gloo;
 mod mailbox;
 mod meeting;
 #[cfg(feature = "mpi")]
 #[expect(unsafe_code, reason = "MPI is a library of C")]
 mod mpi;
+#[cfg(any(feature = "gloo", feature = "ucx"))]
+mod network;
 mod number;
 mod pool;
 mod process;

@@ -10,22 +10,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use deeprc_comm::{Communicator, Error, Number, ReduceOp, Rendezvous, check};
+use deeprc_comm::{CommSpec, Communicator, Error, Number, ReduceOp, Rendezvous, check};
 use proptest::prelude::*;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Threads,
-    SharedMemory,
+/// The transports that are built in and work between ranks of one process.
+fn kinds() -> impl Iterator<Item = CommSpec> {
+    [CommSpec::Threads, CommSpec::Shm, CommSpec::Gloo, CommSpec::Ucx].into_iter().filter(|spec| spec.is_built_in())
 }
 
-const KINDS: [Kind; 2] = [Kind::Threads, Kind::SharedMemory];
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than any ring.
 const LARGE: usize = 3 << 20;
 
 /// What each of `size` ranks answers, by rank.
-fn run<R: Send>(kind: Kind, size: usize, rank: impl Fn(Communicator) -> R + Sync) -> Vec<R> {
+fn run<R: Send>(kind: CommSpec, size: usize, rank: impl Fn(Communicator) -> R + Sync) -> Vec<R> {
     let dir = tempfile::tempdir().unwrap();
     let mut ready = Communicator::threads(size).into_iter();
     thread::scope(|scope| {
@@ -34,8 +32,8 @@ fn run<R: Send>(kind: Kind, size: usize, rank: impl Fn(Communicator) -> R + Sync
                 let (made, dir, rank) = (ready.next().unwrap(), dir.path(), &rank);
                 scope.spawn(move || {
                     let comm = match kind {
-                        Kind::Threads => made,
-                        Kind::SharedMemory => Communicator::connect(&Rendezvous::new(dir, number, size)).unwrap(),
+                        CommSpec::Threads => made,
+                        spec => Communicator::open(spec, &Rendezvous::new(dir, number, size)).unwrap().0,
                     };
                     rank(comm.with_timeout(Duration::from_secs(60)))
                 })
@@ -47,7 +45,7 @@ fn run<R: Send>(kind: Kind, size: usize, rank: impl Fn(Communicator) -> R + Sync
 
 /// Runs a check on every rank of every transport and size.
 fn everywhere(check: impl Fn(&Communicator) + Sync) {
-    for kind in KINDS {
+    for kind in kinds() {
         for size in 1..=4 {
             run(kind, size, |comm| check(&comm));
         }
@@ -62,20 +60,20 @@ fn bytes(from: usize, to: usize, length: usize) -> Bytes {
 /// The public checks: everything that can be said of any transport.
 #[test]
 fn every_check_holds() {
-    for kind in KINDS {
+    for kind in kinds() {
         for size in 1..=5 {
             let dir = tempfile::tempdir().unwrap();
             let threads = Mutex::new(HashMap::new());
             run(kind, size, |comm| {
                 let open = |name: &str| match kind {
-                    Kind::SharedMemory => Communicator::connect(&Rendezvous::new(dir.path().join(name), comm.rank(), size)),
-                    Kind::Threads => {
+                    CommSpec::Threads => {
                         let mut made = threads.lock().unwrap();
                         let ranks = made
                             .entry(name.to_owned())
                             .or_insert_with(|| Communicator::threads(size).into_iter().map(Some).collect::<Vec<_>>());
                         Ok(ranks[comm.rank()].take().unwrap())
                     }
+                    spec => Communicator::open(spec, &Rendezvous::new(dir.path().join(name), comm.rank(), size)).map(|(comm, _)| comm),
                 };
                 let open = |name: &str| open(name).map(|comm| comm.with_timeout(TIMEOUT));
                 let outcomes = check::run(&comm, open, |_| ());
@@ -88,7 +86,7 @@ fn every_check_holds() {
 }
 
 /// `lengths[from][to]` are the lengths of the buffers.
-fn check_all_to_all(kind: Kind, lengths: &[Vec<Vec<usize>>]) {
+fn check_all_to_all(kind: CommSpec, lengths: &[Vec<Vec<usize>>]) {
     let size = lengths.len();
     let buffers = |from: usize, to: usize| -> Vec<Bytes> { lengths[from][to].iter().map(|&l| bytes(from, to, l)).collect() };
     run(kind, size, |comm| {
@@ -109,7 +107,7 @@ proptest! {
             prop::collection::vec(prop::collection::vec(buffers, size), size)
         })
     ) {
-        KINDS.iter().for_each(|kind| check_all_to_all(*kind, &lengths));
+        kinds().for_each(|kind| check_all_to_all(kind, &lengths));
     }
 }
 
@@ -137,7 +135,7 @@ fn allreduce_has_the_bits_of_a_sum_in_rank_order() {
 #[test]
 fn buffers_arrive_aligned_or_are_the_senders_own() {
     let sent: Vec<Bytes> = [5, 0, 64, 100_000].into_iter().map(|length| bytes(0, 0, length)).collect();
-    for kind in KINDS {
+    for kind in kinds() {
         run(kind, 2, |comm| {
             if comm.rank() == 0 {
                 return comm.send(1, 0, sent.clone()).unwrap();
@@ -146,8 +144,8 @@ fn buffers_arrive_aligned_or_are_the_senders_own() {
             assert_eq!(received, sent);
             for (received, sent) in received.iter().zip(&sent) {
                 match kind {
-                    Kind::Threads => assert_eq!(received.as_ptr(), sent.as_ptr()),
-                    Kind::SharedMemory => assert!(received.as_ptr().addr().is_multiple_of(64)),
+                    CommSpec::Threads => assert_eq!(received.as_ptr(), sent.as_ptr()),
+                    _ => assert!(received.as_ptr().addr().is_multiple_of(64)),
                 }
             }
         });
@@ -156,7 +154,7 @@ fn buffers_arrive_aligned_or_are_the_senders_own() {
 
 #[test]
 fn a_mismatch_says_what_differs() {
-    let errors = run(Kind::Threads, 2, |comm| match comm.rank() {
+    let errors = run(CommSpec::Threads, 2, |comm| match comm.rank() {
         0 => comm.barrier().unwrap_err(),
         _ => comm.allreduce(&mut [1f32], ReduceOp::Max).unwrap_err(),
     });
@@ -170,7 +168,7 @@ fn a_mismatch_says_what_differs() {
 
 #[test]
 fn nobody_waits_beyond_the_deadline() {
-    for kind in KINDS {
+    for kind in kinds() {
         run(kind, 2, |comm| {
             let hasty = comm.with_timeout(Duration::from_millis(20));
             let error = hasty.recv(1 - comm.rank(), 5).unwrap_err();
@@ -184,7 +182,7 @@ fn nobody_waits_beyond_the_deadline() {
 
 #[test]
 fn a_send_without_room_ends_at_the_deadline() {
-    run(Kind::SharedMemory, 2, |comm| {
+    run(CommSpec::Shm, 2, |comm| {
         if comm.rank() == 0 {
             let hasty = comm.with_timeout(Duration::from_millis(20));
             let error = hasty.send(1, 5, vec![bytes(0, 1, LARGE)]).unwrap_err();
