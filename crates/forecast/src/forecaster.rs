@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 use crate::blocks::{gather, slice};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, Precision, TrainConfig};
-use crate::loss::Loss;
+use crate::loss::{Feedback, Loss};
 use crate::model::{Inputs, Model, Widths, build};
 use crate::native::with_bf16;
 use crate::preparation::{Preparation, Prepared};
@@ -35,7 +35,7 @@ impl Forecaster {
     /// # Errors
     /// [`Error::Columns`] if the model cannot use them.
     pub fn new(dataset: &Dataset, model: &ModelConfig, train: &TrainConfig, device: Device) -> Result<Self> {
-        let loss = Loss::training(train);
+        let loss = Loss::training(train).with_samples(model.samples().unwrap_or(train.num_samples));
         let columns = dataset.columns();
         let widths = Widths {
             targets: columns.targets.len(),
@@ -61,6 +61,11 @@ impl Forecaster {
         Ok(forecaster)
     }
 
+    /// The loss it is trained with.
+    pub fn loss(&self) -> &Loss {
+        &self.loss
+    }
+
     /// The network.
     pub fn model(&self) -> &dyn Model {
         &*self.model
@@ -74,28 +79,35 @@ impl Forecaster {
         window_list::forecast(dataset, self.model.frame(), &self.train, part, step)
     }
 
-    /// Forecasts in the scale of the data, `[windows, horizon, targets, outputs]` end to end; `done` hears how many windows
+    /// Forecasts in the scale of the data, `[windows, horizon, targets, columns]` end to end; `done` hears how many windows
     /// are done after each batch.
     pub fn predict(&self, dataset: &Dataset, part: Part, windows: &[Window], mut done: impl FnMut(usize)) -> Vec<f32> {
-        let per_window = self.model.frame().horizon * self.widths.targets * self.widths.outputs;
+        let per_window = self.model.frame().horizon * self.widths.targets * self.loss.suffixes().len();
         let mut out = Vec::with_capacity(windows.len() * per_window);
         for batch in windows.chunks(self.train.inference_windows_batch_size) {
-            let (_, forecast) = self.forecast(dataset, part, batch);
+            let (prepared, output) = self.outputs(dataset, part, batch);
+            let targets = self.widths.targets as i64;
+            let forecast = self.loss.columns(prepared.scale.as_ref(), &output, targets, &self.seeds(batch));
             out.extend_from_slice(slice(&forecast.to_device(Device::Cpu).contiguous()));
             done(out.len() / per_window);
         }
         out
     }
 
-    /// One batch: what was prepared, and the forecasts in the scale of the data, `[batch, horizon, targets * outputs]`.
-    pub(crate) fn forecast(&self, dataset: &Dataset, part: Part, windows: &[Window]) -> (Prepared, Tensor) {
+    /// One batch: what was prepared, and what the network makes of it, `[batch, horizon, targets * outputs]` in its own scale.
+    pub(crate) fn outputs(&self, dataset: &Dataset, part: Part, windows: &[Window]) -> (Prepared, Tensor) {
         let _no_grad = tch::no_grad_guard();
         let frame = self.model.frame();
         let prepared = self.prepare(dataset, part, windows, frame.horizon);
-        let z = self.in_precision(|| self.model.forecast(&prepared.inputs));
-        let (targets, outputs) = (self.widths.targets as i64, self.widths.outputs as i64);
-        let forecast = prepared.scale.as_ref().map_or(z.shallow_clone(), |scale| scale.inverse(&z, targets, outputs));
-        (prepared, forecast)
+        let feedback = Feedback::new(&self.loss, prepared.scale.as_ref());
+        let output = self.in_precision(|| self.model.forecast(&prepared.inputs, &feedback));
+        (prepared, output)
+    }
+
+    /// Starts of the random numbers of each window.
+    pub(crate) fn seeds(&self, windows: &[Window]) -> Vec<u64> {
+        let seed = |w: &Window| (u64::from(w.series) << 32 | u64::from(w.offset as u32)) ^ self.train.seed.rotate_left(17);
+        windows.iter().map(seed).collect()
     }
 
     /// Windows as the network reads them, with `horizon` rows ahead.
@@ -114,12 +126,6 @@ impl Forecaster {
             Precision::Full | Precision::Tf32 => network(),
             Precision::Bf16 => with_bf16(self.device, network).expect("libtorch 2.11 knows autocast").to_kind(Kind::Float),
         }
-    }
-
-    /// The first output for each target, `[batch, horizon, targets]`, of a forecast `[batch, horizon, targets * outputs]`: the point
-    /// forecast, of several quantiles the median.
-    pub(crate) fn point(&self, forecast: &Tensor) -> Tensor {
-        forecast.slice(2, 0, None, self.widths.outputs as i64)
     }
 
     /// Names of the forecast columns: `y_hat` (several targets: `<target>_hat`), with the suffixes of the loss.
@@ -171,7 +177,7 @@ impl Forecaster {
             ("cutoff".to_owned(), stamp(cutoffs)),
         ];
         let mut names = self.columns(columns).into_iter();
-        let (targets, outputs) = (self.widths.targets, self.widths.outputs);
+        let (targets, outputs) = (self.widths.targets, self.loss.suffixes().len());
         for (target, name) in target_names(columns).into_iter().enumerate() {
             table.push((name, Arc::new(actual(dataset, part, windows, (offset, h), target)) as ArrayRef));
             for (output, name) in (0..outputs).zip(names.by_ref()) {

@@ -27,6 +27,8 @@ mod blocks;
 #[cfg(feature = "torch")]
 pub mod checkpoint;
 #[cfg(feature = "torch")]
+pub mod distribution;
+#[cfg(feature = "torch")]
 mod error;
 #[cfg(feature = "torch")]
 pub mod forecaster;

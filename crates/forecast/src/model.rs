@@ -5,7 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Tensor};
 
 use crate::config::{ModelConfig, ModelName};
-use crate::networks::{Gru, Lstm, NHits, NLinear};
+use crate::loss::Feedback;
+use crate::networks::{DeepAr, Gru, Lstm, NHits, NLinear};
 use crate::{Error, Parameters, Result};
 
 /// Which rows of a window a model sees and forecasts.
@@ -58,7 +59,7 @@ pub struct Widths {
     pub futr: usize,
     /// Columns constant in time.
     pub stat: usize,
-    /// Values that the loss needs for each target and step: 1, or the number of quantiles.
+    /// Values that the loss needs for each target and step: see [`Loss::outputs`](crate::loss::Loss::outputs).
     pub outputs: usize,
 }
 
@@ -90,8 +91,9 @@ pub trait Model: std::fmt::Debug + Send {
     /// `[batch, horizon in training or forecast, targets * outputs]`; `train` switches dropout on.
     fn forward(&self, inputs: &Inputs, train: bool) -> Tensor;
 
-    /// The whole horizon without knowing any of it: `[batch, horizon, targets * outputs]`.
-    fn forecast(&self, inputs: &Inputs) -> Tensor {
+    /// The whole horizon without knowing any of it: `[batch, horizon, targets * outputs]`. Recurrent models read `feedback` of
+    /// their own outputs.
+    fn forecast(&self, inputs: &Inputs, _feedback: &Feedback) -> Tensor {
         self.forward(inputs, false)
     }
 }
@@ -107,6 +109,7 @@ pub fn build(config: &ModelConfig, widths: Widths, seed: u64, device: Device) ->
         ModelConfig::NLinear(c) => Box::new(NLinear::new(c, widths, parameters)),
         ModelConfig::NHits(c) => Box::new(NHits::new(c, widths, parameters)),
         ModelConfig::Gru(c) => Box::new(Gru::new(c, widths, parameters)),
+        ModelConfig::DeepAr(c) => Box::new(DeepAr::new(c, widths, parameters)),
         ModelConfig::Lstm(c) => Box::new(Lstm::new(c, widths, parameters)),
     })
 }

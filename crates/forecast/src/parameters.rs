@@ -215,6 +215,17 @@ impl Recurrent {
         x.lstm(&[zeros.shallow_clone(), zeros], &self.weights, self.biases, self.layers, 0.0, train, false, true).0
     }
 
+    /// LSTM over `[batch, time, inputs]` from `state`, the hidden states and the cells (zeros without any): all hidden states
+    /// `[batch, time, hidden]` and the last state.
+    pub fn lstm_from(&self, x: &Tensor, state: Option<(Tensor, Tensor)>, dropout: f64, train: bool) -> (Tensor, (Tensor, Tensor)) {
+        let (hidden, cells) = state.unwrap_or_else(|| {
+            let zeros = self.zeros(x);
+            (zeros.shallow_clone(), zeros)
+        });
+        let (all, hidden, cells) = x.lstm(&[hidden, cells], &self.weights, self.biases, self.layers, dropout, train, false, true);
+        (all, (hidden, cells))
+    }
+
     /// Sets the forget gate's bias of an LSTM (gates in the order input, forget, cell, output) to `value` in every layer.
     pub fn set_forget_bias(&self, value: f64) {
         let _no_grad = tch::no_grad_guard();

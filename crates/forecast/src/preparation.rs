@@ -30,18 +30,27 @@ pub struct Preparation {
     scaler: ScalerType,
     /// `[series, targets]`, for the loss nse.
     spread: Option<Tensor>,
+    /// Weight of each step of the horizon; empty: all the same.
+    horizon_weight: Vec<f64>,
 }
 
 impl Preparation {
     /// For windows of `dataset`; looks at its training rows if the loss needs the spread of each series.
     pub fn new(dataset: &Dataset, frame: Frame, widths: Widths, train: &TrainConfig) -> Self {
         let spread = (train.loss == LossName::Nse).then(|| spread(dataset));
-        Self { frame, widths, scaler: train.scaler_type, spread }
+        Self { frame, widths, scaler: train.scaler_type, spread, horizon_weight: train.horizon_weight.clone() }
     }
 
     /// Without a data set: no loss that knows the series.
     pub fn plain(frame: Frame, widths: Widths, scaler: ScalerType) -> Self {
-        Self { frame, widths, scaler, spread: None }
+        Self { frame, widths, scaler, spread: None, horizon_weight: Vec::new() }
+    }
+
+    /// With a weight for each step of the horizon.
+    #[must_use]
+    pub fn weighted(mut self, horizon_weight: &[f64]) -> Self {
+        self.horizon_weight = horizon_weight.to_vec();
+        self
     }
 
     /// Splits `windows`, `[batch, input + horizon, targets | hist | futr]`, into inputs and targets.
@@ -60,14 +69,30 @@ impl Preparation {
             let series: Vec<i64> = series.iter().map(|s| i64::from(*s)).collect();
             s.index_select(0, &Tensor::from_slice(&series).to_device(s.device())).unsqueeze(1)
         });
-        let target =
-            |x: &Tensor| Target { y: ahead(x), mask: mask.as_ref().map(ahead), spread: spread.as_ref().map(Tensor::shallow_clone) };
+        let weight = self.weight(mask.as_ref().map(ahead), &raw, horizon);
+        let target = |x: &Tensor| Target {
+            y: ahead(x),
+            mask: weight.as_ref().map(Tensor::shallow_clone),
+            insample: past(x),
+            spread: spread.as_ref().map(Tensor::shallow_clone),
+        };
         Prepared {
             target: target(&z),
             original: target(&raw),
             inputs: Inputs { y: past(&z), mask: mask.as_ref().map(past), hist: self.hist(&z, input), futr: self.futr(&z), stat },
             scale,
         }
+    }
+
+    /// What each value of the horizon counts, `[batch, horizon, targets]`; weights are those of a whole horizon only, not of the few
+    /// steps on which a recurrent model may be trained.
+    fn weight(&self, mask: Option<Tensor>, like: &Tensor, horizon: i64) -> Option<Tensor> {
+        if self.horizon_weight.len() as i64 != horizon {
+            return mask;
+        }
+        let weight = Tensor::from_slice(&self.horizon_weight).to_kind(Kind::Float).to_device(like.device()).view([1, horizon, 1]);
+        let shape = [like.size()[0], horizon, self.widths.targets as i64];
+        Some(mask.map_or_else(|| weight.expand(shape, false), |mask| mask * &weight))
     }
 
     /// A row counts for the statistics of a channel where the channel was observed and, with one target, the target too.

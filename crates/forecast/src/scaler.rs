@@ -13,11 +13,12 @@ const MAD_OF_STD: f64 = 0.674_489_750_196_081_7;
 #[derive(Debug)]
 pub struct Scale {
     scaler: ScalerType,
-    /// What is subtracted.
+    /// What is added on the way back, and subtracted before.
     pub shift: Tensor,
-    /// What is divided by. For `revin` it includes the factor of the untrained affine map, as the peer's does.
+    /// What is multiplied by on the way back, and divided by before.
     pub scale: Tensor,
-    divisor: Option<Tensor>,
+    /// Shift and scale of the way there, where `revin` has others on the way back.
+    there: Option<(Tensor, Tensor)>,
 }
 
 impl Scale {
@@ -28,25 +29,41 @@ impl Scale {
         let x = x.narrow(1, 0, lags);
         let mask = mask.map(|m| m.narrow(1, 0, lags));
         let mask = mask.as_ref();
-        let mut divisor = None;
+        let mut there = None;
         let (shift, scale) = match scaler {
             ScalerType::Identity => return None,
             ScalerType::Standard => standard(&x, mask),
             ScalerType::Revin => {
                 let (shift, scale) = standard(&x, mask);
-                let inverse = &scale * (1.0 + EPSILON);
-                divisor = Some(scale);
-                (shift, inverse)
+                let back = (shift.shallow_clone(), &scale * (1.0 + EPSILON));
+                there = Some((shift, scale));
+                back
             }
             ScalerType::Robust | ScalerType::Invariant => robust(&x, mask),
             ScalerType::MinMax | ScalerType::MinMax1 => minmax(&x, mask),
         };
-        Some(Self { scaler, shift, scale, divisor })
+        Some(Self { scaler, shift, scale, there })
+    }
+
+    /// Location and scale of the `targets` first channels, `[batch, 1, targets]` each.
+    pub fn level(&self, targets: i64) -> (Tensor, Tensor) {
+        (self.shift.narrow(2, 0, targets), self.scale.narrow(2, 0, targets))
+    }
+
+    /// Forecasts of the `targets` first channels as the network reads them again, `[batch, time, targets]`: with a learned map, by
+    /// its shift and scale, so that this undoes [`inverse`](Self::inverse).
+    pub fn again(&self, y: &Tensor, targets: i64) -> Tensor {
+        let (location, scale) = self.level(targets);
+        self.bend((y - location) / scale)
     }
 
     /// Normalised `x`.
     pub fn transform(&self, x: &Tensor) -> Tensor {
-        let z = (x - &self.shift) / self.divisor.as_ref().unwrap_or(&self.scale);
+        let (shift, scale) = self.there.as_ref().map_or((&self.shift, &self.scale), |(shift, scale)| (shift, scale));
+        self.bend((x - shift) / scale)
+    }
+
+    fn bend(&self, z: Tensor) -> Tensor {
         match self.scaler {
             ScalerType::Invariant => z.arcsinh(),
             ScalerType::MinMax1 => z * 2.0 - 1.0,

@@ -84,7 +84,7 @@ impl Trainer {
             adam: Adam::configured(parameters, train, device),
             exchange: (comm.size() > 1).then(|| Exchange::new(comm.clone(), parameters, device)).transpose()?,
             state: State::new(model, train, dataset.columns()),
-            loss: Loss::training(train),
+            loss: forecaster.loss().clone(),
             valid_loss: Loss::validation(train),
             max_steps: if train.epochs > 0 { train.epochs * steps.per_epoch } else { train.max_steps },
             dataset,
@@ -222,7 +222,7 @@ impl Trainer {
         let prepared = self.forecaster.prepare(&self.dataset, Part::Train, &windows, horizon);
         let forecast = self.forecaster.forward(&prepared.inputs, true);
         let weight = if wanted { prepared.target.weight() } else { 0.0 };
-        (loss.evaluate(&prepared.target, &forecast), weight)
+        (loss.train(&prepared, &forecast), weight)
     }
 
     /// The loss of the whole step, what to multiply this rank's share with so that the gradients of all ranks add up to the
@@ -293,12 +293,13 @@ impl Trainer {
         let loss = self.valid_loss.additive();
         let mut sums = [0.0; 4];
         for batch in mine.chunks(self.state.train.inference_windows_batch_size) {
-            let (prepared, forecast) = self.forecaster.forecast(&self.dataset, Part::Validation, batch);
+            let (prepared, output) = self.forecaster.outputs(&self.dataset, Part::Validation, batch);
             let weight = prepared.original.weight();
-            sums[0] += loss.evaluate(&prepared.original, &forecast).double_value(&[]) * weight;
+            let value = loss.validate(&self.loss, &prepared, &output, &self.forecaster.seeds(batch));
+            sums[0] += value.double_value(&[]) * weight;
             sums[1] += weight;
             if matches!(self.state.train.monitor, Monitor::Mae | Monitor::Mse | Monitor::Rmse) {
-                let point = self.forecaster.point(&forecast);
+                let point = self.loss.point(prepared.scale.as_ref(), &output, prepared.original.y.size()[2]);
                 sums[2] += Loss::Mae.evaluate(&prepared.original, &point).double_value(&[]) * weight;
                 sums[3] += Loss::Mse.evaluate(&prepared.original, &point).double_value(&[]) * weight;
             }

@@ -1,6 +1,6 @@
 //! Options read from a pipeline file: defaults, errors, reference.
 
-use deeprc_forecast::config::{LossName, ModelConfig, ModelName, OptionError, ScalerType, TrainConfig, catalogue, configure};
+use deeprc_forecast::config::{Distribution, LossName, ModelConfig, ModelName, OptionError, ScalerType, TrainConfig, catalogue, configure};
 use serde_json::{Value, json};
 
 fn read(model: &str, options: &Value) -> Result<(ModelConfig, TrainConfig), Vec<OptionError>> {
@@ -24,6 +24,20 @@ fn defaults_are_those_of_neuralforecast() {
     assert_eq!(model.input_size(), 3 * 96);
     let (_, train) = read("nlinear", &json!({})).unwrap();
     assert_eq!((train.max_steps, train.learning_rate), (5000, 1e-4));
+    let (model, train) = read("deepar", &json!({"h": 12})).unwrap();
+    assert_eq!((model.input_size(), model.samples(), train.num_lr_decays), (36, Some(100), 3));
+    assert_eq!(
+        (train.loss, train.distribution, train.valid_loss),
+        (LossName::DistributionLoss, Distribution::StudentT, Some(LossName::Mae))
+    );
+}
+
+#[test]
+fn a_distribution_may_stand_for_its_loss() {
+    let (_, short) = read("nhits", &json!({"loss": "negativebinomial"})).unwrap();
+    let (_, long) = read("nhits", &json!({"loss": "distributionloss", "distribution": "NegativeBinomial"})).unwrap();
+    assert_eq!(short, long);
+    assert_eq!(short.distribution, Distribution::NegativeBinomial);
 }
 
 #[test]
@@ -41,7 +55,7 @@ fn values_of_both_groups_are_read_from_one_table() {
 #[test]
 fn unknown_models_and_keys_get_near_names() {
     assert_eq!(errors("nhit", &json!({})), [r#"model: unknown model "nhit" (hint: did you mean "nhits"?)"#]);
-    assert_eq!(errors("prophet", &json!({})), [r#"model: unknown model "prophet" (hint: models are nlinear, nhits, gru, lstm)"#]);
+    assert_eq!(errors("prophet", &json!({})), [r#"model: unknown model "prophet" (hint: models are nlinear, nhits, gru, deepar, lstm)"#]);
     let options = json!({"horizon": 24, "learning_rat": 0.1, "zebra": 1, "batch_size": 32});
     let expect = [
         "horizon: unknown option `horizon` of model nlinear (hint: did you mean `h`?)",
@@ -54,12 +68,12 @@ fn unknown_models_and_keys_get_near_names() {
 
 #[test]
 fn all_errors_come_at_once() {
-    let options = json!({"h": "day", "input_size": 0, "loss": "mape", "learning_rate": -1.0, "n_blocks": [1]});
+    let options = json!({"h": "day", "input_size": 0, "loss": "mapee", "learning_rate": -1.0, "n_blocks": [1]});
     let found = errors("nhits", &options);
     let keys: Vec<&str> = found.iter().map(|e| e.split(':').next().unwrap()).collect();
     assert_eq!(keys, ["h", "loss", "input_size", "n_blocks", "learning_rate"]);
     assert!(found[0].contains("expected usize") && found[0].contains("`h` is an integer, for example 24"), "{}", found[0]);
-    assert!(found[1].contains("unknown variant `mape`"), "{}", found[1]);
+    assert!(found[1].contains("unknown variant `mapee`"), "{}", found[1]);
 }
 
 #[test]
@@ -72,14 +86,20 @@ fn options_that_contradict_each_other_are_refused() {
     check("lstm", json!({"mode": "simulation", "h": 3}), "h");
     check("nhits", json!({"interpolation_mode": "cubic", "loss": "mqloss"}), "interpolation_mode");
     check("nlinear", json!({"loss": "nse"}), "loss");
-    check("nlinear", json!({"loss": "mqloss", "valid_loss": "mae"}), "valid_loss");
+    check("nlinear", json!({"loss": "mae", "valid_loss": "mqloss"}), "valid_loss");
+    check("nlinear", json!({"loss": "mqloss", "valid_loss": "distributionloss"}), "valid_loss");
+    check("nlinear", json!({"loss": "mase", "seasonality": 48}), "seasonality");
+    check("nlinear", json!({"h": 2, "horizon_weight": [1, 2, 3]}), "horizon_weight");
+    check("gru", json!({"h": 2, "recurrent": true, "horizon_weight": [1, 2]}), "h_train");
+    check("lstm", json!({"loss": "normal"}), "loss");
+    check("deepar", json!({"decoder_hidden_layers": 1}), "decoder_hidden_size");
     check("nhits", json!({"mlp_units": [[8, 8], [16, 8]]}), "mlp_units");
 }
 
 #[test]
 fn the_catalogue_names_every_option_with_its_default() {
     let entries = catalogue();
-    assert_eq!(entries.iter().map(|e| e.name).collect::<Vec<_>>(), ["nlinear", "nhits", "gru", "lstm"]);
+    assert_eq!(entries.iter().map(|e| e.name).collect::<Vec<_>>(), ["nlinear", "nhits", "gru", "deepar", "lstm"]);
     for entry in &entries {
         let options: serde_json::Map<_, _> = entry.options.iter().map(|o| (o.name.to_owned(), o.default.clone())).collect();
         let (model, train) = configure(entry.name, &options).expect("its own defaults are accepted");

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{LossName, ModelConfig, ModelName, OptionEntry, TrainConfig, catalogue};
+use super::{Distribution, LossName, ModelConfig, ModelName, OptionEntry, TrainConfig, catalogue};
 
 /// A key or value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,7 @@ pub fn configure(model: &str, options: &Map<String, Value>) -> Result<(ModelConf
     let mut model_keys = json(&ModelConfig::of(name));
     let mut train_keys = json(&TrainConfig::of(name));
     let mut errors = Vec::new();
+    let options = &with_distribution(options);
     for (key, value) in options {
         let Some(option) = entry.options.iter().find(|o| o.name == key) else {
             errors.push(unknown(key, name, &entry.options));
@@ -92,6 +93,17 @@ pub fn configure(model: &str, options: &Map<String, Value>) -> Result<(ModelConf
     model.hyperparameters_mut().follow(&|key| options.contains_key(key));
     errors.extend(ranges(&model, &train));
     if errors.is_empty() { Ok((model, train)) } else { Err(errors) }
+}
+
+/// A loss may be given as the name of a distribution: `loss = "studentt"`.
+fn with_distribution(options: &Map<String, Value>) -> Map<String, Value> {
+    let mut options = options.clone();
+    let named = |name: &str| Distribution::ALL.into_iter().find(|d| d.as_str().eq_ignore_ascii_case(name));
+    if let Some(distribution) = options.get("loss").and_then(Value::as_str).and_then(named) {
+        options.insert("loss".to_owned(), "distributionloss".into());
+        options.insert("distribution".to_owned(), distribution.as_str().into());
+    }
+    options
 }
 
 fn json<T: serde::Serialize>(config: &T) -> Map<String, Value> {
@@ -149,9 +161,24 @@ fn ranges(model: &ModelConfig, train: &TrainConfig) -> Vec<OptionError> {
     need(train.huber_delta > 0.0, "huber_delta", "positive");
     need(train.quantile > 0.0 && train.quantile < 1.0, "quantile", "between 0 and 1");
     need(!train.level.is_empty() && train.level.iter().all(|l| *l > 0.0 && *l < 100.0), "level", "percentages between 0 and 100");
-    let quantiles = |loss: LossName| loss == LossName::MqLoss;
-    let same_kind =
-        train.valid_loss.is_none_or(|v| quantiles(v) == quantiles(train.loss) && (v == LossName::Nse) == (train.loss == LossName::Nse));
-    need(same_kind, "valid_loss", "of the same kind as `loss` (mqloss and nse only with themselves)");
+    need(train.quantiles.iter().all(|q| *q > 0.0 && *q < 1.0), "quantiles", "between 0 and 1");
+    need(train.num_samples > 0, "num_samples", positive);
+    let losses = [train.loss, train.valid_loss.unwrap_or(train.loss)];
+    let seasons = train.seasonality > 0 && (!losses.contains(&LossName::Mase) || train.seasonality < model.input_size());
+    need(seasons, "seasonality", "at least 1 and, for mase, below `input_size`");
+    let weights = train.horizon_weight.iter().all(|w| *w >= 0.0 && w.is_finite()) && train.horizon_weight.iter().sum::<f64>() > 0.0;
+    let fits = train.horizon_weight.len() == model.h() && weights;
+    need(train.horizon_weight.is_empty() || fits, "horizon_weight", "`h` numbers that are 0 or positive, and not all 0");
+    let [loss, valid_loss] = losses;
+    let same_kind = match valid_loss {
+        LossName::MqLoss => !loss.is_point(),
+        LossName::DistributionLoss => loss == LossName::DistributionLoss,
+        _ => (valid_loss == LossName::Nse) == (loss == LossName::Nse),
+    };
+    need(
+        same_kind,
+        "valid_loss",
+        "a loss of what `loss` forecasts (mqloss needs quantiles, distributionloss a distribution, nse only itself)",
+    );
     errors
 }

@@ -11,6 +11,8 @@ mod train;
 
 pub use catalogue::{ModelEntry, OptionEntry, catalogue};
 pub use configure::{OptionError, configure};
-pub use models::{Activation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, Pooling};
+pub use models::{
+    Activation, DeepArConfig, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, Pooling,
+};
 pub use optimization::{Monitor, OptimizerName, Precision, Scheduler};
-pub use train::{Complete, LossName, ScalerType, StartPadding, TrainConfig};
+pub use train::{Complete, Distribution, LossName, ScalerType, StartPadding, TrainConfig};

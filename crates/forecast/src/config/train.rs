@@ -14,14 +14,82 @@ pub enum LossName {
     Mse,
     /// Root of the mean squared error.
     Rmse,
+    /// Mean absolute error as a share of the observed value; observed zeros do not count.
+    Mape,
+    /// Twice the mean of `|y - y_hat| / (|y| + |y_hat|)`.
+    Smape,
+    /// Mean absolute error as a multiple of that of the naive forecast with `seasonality` in the window's lags.
+    Mase,
     /// Huber loss with `huber_delta`.
+    #[serde(alias = "huberloss")]
     Huber,
     /// Pinball loss of one `quantile`.
+    #[serde(alias = "quantileloss")]
     Quantile,
-    /// Sum of the pinball losses of the median and the bounds of the prediction intervals `level`.
+    /// Sum of the pinball losses of the median and the bounds of the prediction intervals `level` (or of `quantiles`).
     MqLoss,
+    /// Negative log-likelihood of the `distribution` whose arguments the network forecasts.
+    DistributionLoss,
     /// Squared error divided by the variance of the series (Kratzert et al. 2019), so that small basins count.
     Nse,
+}
+
+impl LossName {
+    /// True for losses of one forecast value.
+    pub fn is_point(self) -> bool {
+        !matches!(self, LossName::MqLoss | LossName::DistributionLoss)
+    }
+}
+
+/// The distribution of the loss distributionloss, with PyTorch's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distribution {
+    /// Student t with at least 3 degrees of freedom: heavy tails.
+    #[serde(alias = "studentt")]
+    StudentT,
+    /// Normal.
+    #[serde(alias = "normal")]
+    Normal,
+    /// Poisson: counts with variance equal to the mean.
+    #[serde(alias = "poisson")]
+    Poisson,
+    /// Negative binomial: counts with a variance above the mean.
+    #[serde(alias = "negativebinomial")]
+    NegativeBinomial,
+    /// Bernoulli: zeros and ones.
+    #[serde(alias = "bernoulli")]
+    Bernoulli,
+}
+
+impl Distribution {
+    /// All of them.
+    pub const ALL: [Distribution; 5] =
+        [Distribution::StudentT, Distribution::Normal, Distribution::Poisson, Distribution::NegativeBinomial, Distribution::Bernoulli];
+
+    /// Arguments that a network forecasts for each target and step.
+    pub fn arguments(self) -> usize {
+        match self {
+            Distribution::StudentT => 3,
+            Distribution::Normal | Distribution::NegativeBinomial => 2,
+            Distribution::Poisson | Distribution::Bernoulli => 1,
+        }
+    }
+
+    /// The name, as PyTorch writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Distribution::StudentT => "StudentT",
+            Distribution::Normal => "Normal",
+            Distribution::Poisson => "Poisson",
+            Distribution::NegativeBinomial => "NegativeBinomial",
+            Distribution::Bernoulli => "Bernoulli",
+        }
+    }
+
+    /// True for distributions of counts and of zeros and ones, whose targets cannot be rescaled.
+    pub fn is_discrete(self) -> bool {
+        matches!(self, Distribution::Poisson | Distribution::NegativeBinomial | Distribution::Bernoulli)
+    }
 }
 
 /// Normalisation of each window by its own lags (NeuralForecast's TemporalNorm).
@@ -99,16 +167,31 @@ options! {
         start_padding: StartPadding ["string"] = StartPadding::None,
         /// Values of a window that must be observed: any (one of the input, one target) or all.
         observed: Complete ["string"] = Complete::Any,
-        /// Loss: mae, mse, rmse, huber, quantile, mqloss or nse.
+        /// Loss: mae, mse, rmse, mape, smape, mase, huber, quantile, mqloss, distributionloss or nse; the name of a distribution
+        /// stands for distributionloss with it.
         loss: LossName ["string"] = LossName::Mae,
-        /// Loss of the validation, the same as `loss` unless given.
+        /// Loss of the validation, the same as `loss` unless given; a point loss looks at the median of mqloss and at the mean of a
+        /// distribution.
         valid_loss: Option<LossName> ["string"] = None,
+        /// Distribution of distributionloss: StudentT, Normal, Poisson, NegativeBinomial or Bernoulli.
+        distribution: Distribution ["string"] = Distribution::StudentT,
+        /// Draws from the forecast distribution behind each quantile.
+        num_samples: usize ["integer"] = 1000,
         /// Where the Huber loss turns from squared to absolute.
         huber_delta: f64 ["number"] = 1.0,
         /// The quantile of the quantile loss.
         quantile: f64 ["number"] = 0.5,
-        /// Prediction intervals of mqloss, in percent.
+        /// Prediction intervals of mqloss and distributionloss, in percent.
         level: Vec<f64> ["list of numbers"] = vec![80.0, 90.0],
+        /// Quantiles of mqloss and distributionloss in place of `level`; the median is always among them.
+        quantiles: Vec<f64> ["list of numbers"] = Vec::new(),
+        /// Steps in a season, for mase: 24 for hourly, 7 for daily, 12 for monthly data.
+        seasonality: usize ["integer"] = 1,
+        /// Compute mase as NeuralForecast 3.3 does: the error of every window is divided by the naive errors of all windows of a batch,
+        /// which are added up; otherwise by that of its own lags.
+        mase_broadcast: bool ["boolean"] = false,
+        /// Weight of each step of the horizon in training and validation; empty: all the same.
+        horizon_weight: Vec<f64> ["list of numbers"] = Vec::new(),
         /// Normalisation of each window: identity, standard, robust, minmax, minmax1, invariant or revin.
         scaler_type: ScalerType ["string"] = ScalerType::Identity,
         /// Steps between two looks at the validation part.

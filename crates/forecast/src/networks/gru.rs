@@ -2,7 +2,9 @@
 
 use tch::Tensor;
 
+use super::mlp::Mlp;
 use crate::config::GruConfig;
+use crate::loss::Feedback;
 use crate::model::{Frame, Inputs, Model, Widths};
 use crate::parameters::{Linear, Parameters, Recurrent};
 
@@ -19,7 +21,7 @@ pub struct Gru {
 #[derive(Debug)]
 enum Decoder {
     /// Reads the states of the last `horizon` rows, or of a learned map over time if the input is shorter than that.
-    Direct { upsample: Option<Linear>, layers: Vec<Linear> },
+    Direct { upsample: Option<Linear>, mlp: Mlp },
     /// Reads each state for the next row.
     Recurrent { proj: Linear },
 }
@@ -34,10 +36,11 @@ impl Gru {
         let decoder = if config.recurrent {
             Decoder::Recurrent { proj: parameters.linear("proj", hidden, outputs) }
         } else {
-            let layers = decoder(config, hidden + widths.futr as i64, outputs, &mut parameters);
+            let shape = [hidden + widths.futr as i64, config.decoder_hidden_size as i64, outputs];
+            let mlp = Mlp::new("mlp_decoder", shape, config.decoder_layers, config.decoder_activation, &mut parameters);
             let short = config.h > config.input_size;
             let upsample = short.then(|| parameters.linear("upsample_sequence", config.input_size as i64, config.h as i64));
-            Decoder::Direct { upsample, layers }
+            Decoder::Direct { upsample, mlp }
         };
         Self { parameters, frame: frame(config), encoder, decoder, dropout: config.encoder_dropout }
     }
@@ -63,19 +66,6 @@ fn frame(config: &GruConfig) -> Frame {
     }
 }
 
-fn decoder(config: &GruConfig, inputs: i64, outputs: i64, parameters: &mut Parameters) -> Vec<Linear> {
-    let mut width = inputs;
-    let mut layers = Vec::new();
-    for layer in 0..config.decoder_layers {
-        let last = layer + 1 == config.decoder_layers;
-        let to = if last { outputs } else { config.decoder_hidden_size as i64 };
-        // PyTorch's positions: each hidden layer is followed by its activation and a dropout.
-        layers.push(parameters.linear(&format!("mlp_decoder.layers.{}", 3 * layer), width, to));
-        width = to;
-    }
-    layers
-}
-
 impl Model for Gru {
     fn parameters(&self) -> &Parameters {
         &self.parameters
@@ -93,7 +83,7 @@ impl Model for Gru {
                 let horizon = x.size()[1] - self.frame.input as i64 + 1;
                 proj.forward(&states.slice(1, -horizon, None, 1))
             }
-            Decoder::Direct { upsample, layers } => {
+            Decoder::Direct { upsample, mlp } => {
                 let h = self.frame.horizon as i64;
                 let mut x = match upsample {
                     Some(over_time) => over_time.forward(&states.transpose(1, 2)).transpose(1, 2),
@@ -102,17 +92,12 @@ impl Model for Gru {
                 if let Some(futr) = &inputs.futr {
                     x = Tensor::cat(&[x, futr.slice(1, -h, None, 1)], 2);
                 }
-                let last = layers.len() - 1;
-                for (number, layer) in layers.iter().enumerate() {
-                    x = layer.forward(&x);
-                    x = if number < last { x.relu() } else { x };
-                }
-                x
+                mlp.forward(&x)
             }
         }
     }
 
-    fn forecast(&self, inputs: &Inputs) -> Tensor {
+    fn forecast(&self, inputs: &Inputs, feedback: &Feedback) -> Tensor {
         let Decoder::Recurrent { proj } = &self.decoder else {
             return self.forward(inputs, false);
         };
@@ -127,7 +112,7 @@ impl Model for Gru {
             let (states, after) = self.encoder.gru(&x, &before, 0.0, false);
             let step = proj.forward(&states.slice(1, -1, None, 1)); // [batch, 1, outputs]
             from += y.size()[1];
-            y = step.mean_dim([-1i64].as_slice(), true, None);
+            y = feedback.next(&step);
             state = Some(after);
             steps.push(step);
         }

@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use crate::config::{Activation, Interpolation, NHitsConfig, Pooling};
+use super::mlp::activate;
+use crate::config::{Interpolation, NHitsConfig, Pooling};
 use crate::model::{Frame, Inputs, Model, Widths};
 use crate::parameters::{Linear, Parameters};
 
@@ -120,17 +121,6 @@ fn layers(
         parameters.linear(&name(position), inputs as i64, outputs as i64)
     };
     sizes.into_iter().enumerate().map(&mut add).collect()
-}
-
-fn activate(activation: Activation, x: Tensor) -> Tensor {
-    match activation {
-        Activation::ReLU => x.relu(),
-        Activation::Softplus => x.softplus(),
-        Activation::Tanh => x.tanh(),
-        Activation::SELU => x.selu(),
-        Activation::LeakyReLU => x.leaky_relu(),
-        Activation::Sigmoid => x.sigmoid(),
-    }
 }
 
 impl Model for NHits {

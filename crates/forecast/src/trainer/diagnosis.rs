@@ -56,7 +56,7 @@ impl Trainer {
         let horizon = self.forecaster.model.frame().train_horizon;
         let prepared = self.forecaster.prepare(&self.dataset, part, &[window], horizon);
         let forecast = self.forecaster.forward(&prepared.inputs, false);
-        loss.evaluate(&prepared.target, &forecast).double_value(&[])
+        loss.train(&prepared, &forecast).double_value(&[])
     }
 
     /// "series `a` after 2020-01-01, ..."

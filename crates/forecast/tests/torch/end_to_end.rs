@@ -72,13 +72,29 @@ impl Series {
         let windows = forecaster.windows(&dataset, Part::Test, 1).unwrap();
         assert_eq!(windows.len(), self.lengths.len(), "{name}: one window of {h} rows per series");
         let forecasts = forecaster.predict(&dataset, Part::Test, &windows, |_| {});
-        close(&format!("{name} predictions"), &Tensor::from_slice(&forecasts), &self.data["predictions"], 1e-3);
+        self.check_forecasts("predictions", &forecasts);
+    }
+
+    /// Point forecasts exactly; the quantiles of a distribution, which are drawn here and there, on average.
+    fn check_forecasts(&self, what: &str, forecasts: &[f32]) {
+        let (name, expect) = (&self.case.name, &self.data[what]);
+        let ours = Tensor::from_slice(forecasts).view_as(expect);
+        if self.case.config["stochastic_predictions"] != true {
+            return close(&format!("{name} {what}"), &ours, expect, 1e-3);
+        }
+        close(&format!("{name} {what}: mean"), &ours.select(1, 0), &expect.select(1, 0), 1e-3);
+        // Columns: mean, median, 5 %, 10 %, 90 %, 95 %. With 100 draws each has an error of 0.06 of the 90 % interval at most,
+        // their mean over the rows (18 or 54) one of 0.02.
+        let width = expect.select(1, 5) - expect.select(1, 2);
+        let off = (ours - expect) / width.unsqueeze(1);
+        let (mean, largest) = (off.mean_dim([0i64].as_slice(), false, None), off.abs().max().double_value(&[]));
+        assert!(mean.abs().max().double_value(&[]) < 0.08 && largest < 0.45, "{name} {what}: {mean:?}, at most {largest}");
     }
 
     /// Adam turns the rounding noise of a gradient that is zero in truth into whole steps, so only models without such gradients
     /// end with the same weights.
     fn check_weights(&self, trainer: &Trainer) {
-        if !["NLinear", "NBEATS", "NHITS", "GRU"].iter().any(|model| self.case.config["model"] == **model) {
+        if !["NLinear", "NBEATS", "NHITS", "GRU", "DeepAR"].iter().any(|model| self.case.config["model"] == **model) {
             return;
         }
         let last = tensors(&self.case.file("final.safetensors"));
@@ -98,10 +114,14 @@ impl Series {
         let windows = forecaster.windows(&dataset, Part::Test, 2).unwrap();
         assert_eq!(windows.len(), 3 * self.lengths.len(), "{name}");
         let forecasts = forecaster.predict(&dataset, Part::Test, &windows, |_| {});
-        close(&format!("{name} cross-validation"), &Tensor::from_slice(&forecasts), &self.data["cv"], 1e-3);
+        self.check_forecasts("cv", &forecasts);
 
         let batch = forecaster.table(&dataset, Part::Test, &windows, &forecasts).unwrap();
-        assert_eq!(table::names(&batch), ["unique_id", "ds", "cutoff", "y", "y_hat"]);
+        let columns = self.case.config["cv_columns"].as_array().unwrap().iter().map(|c| c.as_str().unwrap());
+        let model = self.case.config["model"].as_str().unwrap();
+        let forecasts = columns.map(|column| column.replacen(model, "y_hat", 1));
+        let expect: Vec<String> = ["unique_id", "ds", "cutoff", "y"].map(String::from).into_iter().chain(forecasts).collect();
+        assert_eq!(table::names(&batch), expect);
         assert_eq!(table::floats(&batch, "y"), table::values(&self.data["cv_y"]), "{name}");
         for column in ["ds", "cutoff"] {
             let expect: Vec<i64> = table::values(&self.data[&format!("cv_{column}")]).into_iter().map(|n| n as i64).collect();
@@ -122,4 +142,5 @@ test_each_model! { check_model:
     nlinear_trains_and_forecasts_as_neuralforecast "NLinear",
     nhits_trains_and_forecasts_as_neuralforecast "NHITS",
     gru_trains_and_forecasts_as_neuralforecast "GRU",
+    deepar_trains_and_forecasts_as_neuralforecast "DeepAR",
 }

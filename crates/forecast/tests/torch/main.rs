@@ -4,6 +4,7 @@
 
 mod end_to_end;
 mod fixture;
+mod losses;
 mod optimization;
 mod parity;
 mod ranks;

@@ -1,17 +1,18 @@
-//! Parity with NeuralForecast 3.3.0: every fixture of every model, the scalers and the losses.
+//! Parity with NeuralForecast 3.3.0: every fixture of every model, and the scalers.
 //!
 //! `DEEPRC_FIXTURES` names another folder with the same layout.
 
 use crate::fixture::{Case, close, folder, tensors, test_each_model, variants};
 use deeprc_forecast::config::ScalerType;
-use deeprc_forecast::loss::{Loss, Target};
+use deeprc_forecast::distribution::Arguments;
+use deeprc_forecast::loss::Loss;
 use deeprc_forecast::model::{Frame, Widths};
 use deeprc_forecast::optimizer::Adam;
 use deeprc_forecast::preparation::{Preparation, Prepared};
 use deeprc_forecast::scaler::Scale;
 use deeprc_forecast::{Windows, checkpoint::load_weights};
 use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Windows as the fixture stores them, without the last column, which is the mask.
 fn windows(case: &Case) -> Windows {
@@ -65,7 +66,17 @@ fn check_case(case: &Case) {
         let back = prepared.scale.as_ref().map_or(out.shallow_clone(), |s| s.inverse(&out, 1, loss.outputs() as i64));
         close(&format!("{name} out.eval_denorm"), &back, expect, 1e-4);
     }
-    let value = loss.evaluate(&prepared.target, &out);
+    if let Loss::Distribution { distribution, .. } = &loss {
+        let level = prepared.scale.as_ref().map(|s| s.level(1));
+        let arguments = Arguments::of(*distribution, &out, 1, level.as_ref().map(|(location, scale)| (location, scale)));
+        let expect = (0..).map_while(|n| case.io.get(&format!("out.eval_distr_arg{n}"))).collect::<Vec<_>>();
+        assert_eq!(arguments.values().len(), expect.len(), "{name}");
+        for (n, (ours, expect)) in arguments.values().iter().zip(expect).enumerate() {
+            close(&format!("{name} out.eval_distr_arg{n}"), ours, expect, 1e-4);
+        }
+        close(&format!("{name} out.eval_distr_mean"), &arguments.mean(), &case.io["out.eval_distr_mean"], 1e-4);
+    }
+    let value = loss.train(&prepared, &out);
     case.near("loss_eval", value.double_value(&[]), 1e-5);
 
     let parameters = model.parameters();
@@ -79,7 +90,7 @@ fn check_case(case: &Case) {
 
     let mut adam = Adam::new(parameters.tensors(), Device::Cpu);
     for expect in case.config["results"]["adam5_losses_train_mode_lr1e-3"].as_array().unwrap() {
-        let value = loss.evaluate(&prepared.target, &model.forward(&prepared.inputs, true));
+        let value = loss.train(&prepared, &model.forward(&prepared.inputs, true));
         let (ours, theirs) = (value.double_value(&[]), expect.as_f64().unwrap());
         assert!((ours - theirs).abs() <= 1e-4 * theirs.abs(), "{name} Adam: {ours}, expected {theirs}");
         let gradients = Tensor::run_backward(&[&value], parameters.tensors(), false, false);
@@ -92,6 +103,7 @@ test_each_model! { check_model:
     nlinear_equals_neuralforecast "NLinear",
     nhits_equals_neuralforecast "NHITS",
     gru_equals_neuralforecast "GRU",
+    deepar_equals_neuralforecast "DeepAR",
 }
 
 #[test]
@@ -111,39 +123,4 @@ fn scalers_equal_neuralforecast() {
         close(&format!("{name} z"), &z, &expect("z"), 1e-5);
         close(&format!("{name} inverse"), &scale.inverse(&z, 3, 1), &expect("inverse"), 1e-5);
     }
-}
-
-#[test]
-fn losses_equal_neuralforecast() {
-    let all = tensors(&folder().join("common/losses.safetensors"));
-    let expect: Value = serde_json::from_slice(&std::fs::read(folder().join("common/losses.json")).unwrap()).unwrap();
-    let target = Target { y: all["y"].shallow_clone(), mask: Some(all["mask"].shallow_clone()), spread: None };
-    let check = |name: &str, loss: &Loss, y_hat: &str| {
-        let (ours, theirs) = (loss.evaluate(&target, &all[y_hat].flatten(2, -1)).double_value(&[]), expect[name].as_f64().unwrap());
-        assert!((ours - theirs).abs() <= 1e-5 * theirs, "{name}: {ours}, expected {theirs}");
-    };
-    check("MAE", &Loss::Mae, "y_hat");
-    check("MSE", &Loss::Mse, "y_hat");
-    check("RMSE", &Loss::Rmse, "y_hat");
-    check("HuberLoss_0.5", &Loss::Huber { delta: 0.5 }, "y_hat");
-    check("QuantileLoss_0.9", &Loss::Quantile { q: 0.9 }, "y_hat");
-    let quantiles = Loss::intervals(&[80.0, 90.0]);
-    check("MQLoss_80_90", &quantiles, "mq.y_hat");
-    let names: Vec<String> = quantiles.suffixes().iter().map(|s| if s.is_empty() { "-median".to_owned() } else { s.clone() }).collect();
-    assert_eq!(serde_json::json!(names), expect["MQLoss_80_90.names"]);
-    let Loss::MultiQuantile { quantiles, .. } = &quantiles else { unreachable!() };
-    close("quantiles", &Tensor::from_slice(quantiles).to_kind(Kind::Float), &all["mq.quantiles"], 1e-6);
-}
-
-#[test]
-fn nothing_observed_costs_nothing() {
-    let target = Target {
-        y: Tensor::ones([2, 3, 1], (Kind::Float, Device::Cpu)),
-        mask: Some(Tensor::zeros([2, 3, 1], (Kind::Float, Device::Cpu))),
-        spread: None,
-    };
-    let y_hat = Tensor::zeros([2, 3, 1], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-    let loss = Loss::Mae.evaluate(&target, &y_hat);
-    let gradient = Tensor::run_backward(&[&loss], &[&y_hat], false, false).remove(0);
-    assert_eq!((loss.double_value(&[]), gradient.abs().max().double_value(&[])), (0.0, 0.0));
 }

@@ -1,6 +1,6 @@
 //! Options of GRU.
 
-use super::{Hyperparameters, Need, ScalerType, TrainConfig};
+use super::{Activation, Hyperparameters, Need, ScalerType, TrainConfig};
 
 options! {
     /// GRU encoder with an MLP decoder (direct) or a linear read-out fed back step by step (recurrent).
@@ -23,6 +23,8 @@ options! {
         decoder_hidden_size: usize ["integer"] = 128,
         /// Layers of the MLP decoder.
         decoder_layers: usize ["integer"] = 2,
+        /// Activation of the MLP decoder.
+        decoder_activation: Activation ["string"] = Activation::ReLU,
         /// Forecast step by step, feeding back each forecast, instead of the whole horizon at once.
         recurrent: bool ["boolean"] = false,
     }
@@ -41,8 +43,10 @@ impl Hyperparameters for GruConfig {
         self.encoder_dropout
     }
 
-    fn ranges(&self, _train: &TrainConfig, need: Need) {
+    fn ranges(&self, train: &TrainConfig, need: Need) {
         need(self.h_train > 0 && self.h_train <= self.h, "h_train", "between 1 and `h`");
+        let weighted = self.recurrent && !train.horizon_weight.is_empty();
+        need(!weighted || self.h_train == self.h, "h_train", "equal to `h` where there is a `horizon_weight`");
         need(self.encoder_n_layers > 0, "encoder_n_layers", "at least 1");
         need(self.encoder_hidden_size > 0, "encoder_hidden_size", "at least 1");
         need(self.decoder_hidden_size > 0, "decoder_hidden_size", "at least 1");

@@ -55,7 +55,7 @@ impl Hyperparameters for LstmConfig {
         need(self.hidden_size > 0, "hidden_size", "at least 1");
         need(self.n_layers > 0, "n_layers", "at least 1");
         need((0.0..1.0).contains(&self.dropout), "dropout", "at least 0 and below 1");
-        need(train.loss != LossName::MqLoss, "loss", "another one than mqloss for lstm");
+        need(train.loss.is_point(), "loss", "a point loss for lstm (not mqloss or distributionloss)");
         need(self.mode == LstmMode::Forecast || self.h == 1, "h", "1 in mode simulation: one target day per window");
     }
 

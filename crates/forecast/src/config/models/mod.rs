@@ -2,6 +2,7 @@
 //!
 //! A new model is a file here and a line in `models!`; names and defaults are NeuralForecast's.
 
+mod deepar;
 mod gru;
 mod lstm;
 mod nhits;
@@ -9,6 +10,7 @@ mod nlinear;
 
 use serde::{Deserialize, Serialize};
 
+pub use deepar::DeepArConfig;
 pub use gru::GruConfig;
 pub use lstm::{LstmConfig, LstmMode};
 pub use nhits::{Interpolation, NHitsConfig, Pooling};
@@ -47,6 +49,11 @@ pub(super) trait Hyperparameters {
     /// True if the model forecasts several target columns at once.
     fn multivariate(&self) -> bool {
         false
+    }
+
+    /// Draws behind each quantile of a distribution, where the model has its own number of them.
+    fn samples(&self) -> Option<usize> {
+        None
     }
 }
 
@@ -127,6 +134,7 @@ models! {
     NLinear(NLinearConfig) "nlinear" "one linear map from the lags, relative to the last one, to the horizon; fast and hard to beat",
     NHits(NHitsConfig) "nhits" "stacked MLPs on pooled lags that forecast at several rates and interpolate; long horizons",
     Gru(GruConfig) "gru" "recurrent encoder (GRU) with an MLP decoder, direct or step by step",
+    DeepAr(DeepArConfig) "deepar" "recurrent encoder (LSTM) that forecasts a distribution step by step; prediction intervals",
     Lstm(LstmConfig) "lstm" "LSTM over forcings and basin attributes for several targets; rainfall-runoff forecast or simulation",
 }
 
@@ -149,6 +157,11 @@ impl ModelConfig {
     /// True if the model forecasts several target columns at once.
     pub fn multivariate(&self) -> bool {
         self.hyperparameters().multivariate()
+    }
+
+    /// Draws behind each quantile of a distribution, where the model has its own number of them.
+    pub fn samples(&self) -> Option<usize> {
+        self.hyperparameters().samples()
     }
 
     /// Training options with this model's own defaults.

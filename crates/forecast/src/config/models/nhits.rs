@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Activation, Hyperparameters, LossName, Need, TrainConfig};
+use super::{Activation, Hyperparameters, Need, TrainConfig};
 
 /// Pooling of the lags in front of an NHITS block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +75,6 @@ impl Hyperparameters for NHitsConfig {
         need(first && chained, "mlp_units", "pairs of positive widths in which each starts where the one before it ended");
         need((0.0..1.0).contains(&self.dropout_prob_theta), "dropout_prob_theta", "at least 0 and below 1");
         let cubic = self.interpolation_mode == Interpolation::Cubic;
-        need(!(cubic && train.loss == LossName::MqLoss), "interpolation_mode", "linear or nearest with the loss mqloss");
+        need(!cubic || train.loss.is_point(), "interpolation_mode", "linear or nearest with the losses mqloss and distributionloss");
     }
 }
