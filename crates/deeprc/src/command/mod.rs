@@ -6,6 +6,7 @@ mod check;
 mod doctor;
 mod models;
 mod rank;
+mod rank_test;
 mod report;
 mod run;
 mod task;
@@ -40,6 +41,8 @@ enum Command {
     Task(task::Args),
     /// Look at this machine: what is there, what is missing and how to get it
     Doctor(doctor::Args),
+    /// Test whether ranks reach each other, and how fast; started as every rank
+    RankTest(rank_test::Args),
     /// Write the report of a finished run again
     Report(report::Args),
     /// Starts and watches the ranks of one node; started by deeprc itself
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Models(args) => models::main(&args, printer),
         Command::Task(args) => task::main(args, printer),
         Command::Doctor(args) => doctor::main(&args, printer),
+        Command::RankTest(args) => rank_test::main(&args, printer),
         Command::Report(args) => report::main(&args, printer),
         Command::Agent(_) | Command::Rank => Exit::Done,
     })
