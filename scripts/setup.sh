@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing and says nothing when nothing is. Usage: scripts/setup.sh libtorch|python|browser
+# Installs what is missing and says nothing when nothing is. Usage: scripts/setup.sh libtorch|python|browser|comm
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -58,7 +58,26 @@ browser() {
     say "chromium could not be installed: the tests that look at the report in a browser are left out"
 }
 
+# What the features `mpi`, `gloo` and `ucx` are built against; bindgen of the crate `mpi` needs libclang.
+COMM_PACKAGES="libopenmpi-dev openmpi-bin libgloo-dev libucx-dev libclang-dev"
+has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+comm() {
+  if ! command -v dpkg-query >/dev/null; then
+    # Another distribution: take what the user has installed, and name what is missing.
+    command -v mpicc >/dev/null || fail "no mpicc" "install Open MPI or MPICH with its headers, Gloo, UCX and libclang; Debian calls them $COMM_PACKAGES"
+    return
+  fi
+  local missing=()
+  for package in $COMM_PACKAGES; do has_package "$package" || missing+=("$package"); done
+  if [ ${#missing[@]} = 0 ]; then return; fi
+  say "installing ${missing[*]}"
+  if ! { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; }; then
+    fail "${missing[*]} could not be installed" "as root: apt-get install ${missing[*]}"
+  fi
+}
+
 case "${1:-}" in
-libtorch | python | browser) "$1" ;;
-*) fail "unknown part \`${1:-}\`" "one of libtorch, python, browser" ;;
+libtorch | python | browser | comm) "$1" ;;
+*) fail "unknown part \`${1:-}\`" "one of libtorch, python, browser, comm" ;;
 esac
