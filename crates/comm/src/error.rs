@@ -144,6 +144,14 @@ pub enum Error {
         /// What went wrong, with a hint where there is a way out.
         reason: String,
     },
+    /// A piece of a GPU's memory is shorter than what is asked for.
+    #[error("the device memory has {given} bytes, {needed} are needed")]
+    DeviceMemory {
+        /// Bytes that the call reads or writes.
+        needed: usize,
+        /// Bytes there.
+        given: usize,
+    },
     /// The library below a transport refused or failed.
     #[error("{library} failed to {action}: {reason}")]
     Library {

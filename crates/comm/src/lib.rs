@@ -49,16 +49,24 @@ mod cancel;
 pub mod check;
 mod collective;
 mod communicator;
+#[cfg(feature = "nccl")]
+#[expect(unsafe_code, reason = "device pointers are promises")]
+mod device;
 mod error;
 mod frame;
 #[cfg(feature = "gloo")]
 #[expect(unsafe_code, reason = "libgloo speaks C++")]
 mod gloo;
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+mod idle;
 mod mailbox;
 mod meeting;
 #[cfg(feature = "mpi")]
 #[expect(unsafe_code, reason = "MPI is a library of C")]
 mod mpi;
+#[cfg(feature = "nccl")]
+#[expect(unsafe_code, reason = "NCCL and CUDA are libraries of C")]
+mod nccl;
 #[cfg(any(feature = "gloo", feature = "ucx"))]
 mod network;
 mod number;
@@ -81,7 +89,11 @@ mod watch;
 
 pub use cancel::CancelToken;
 pub use communicator::Communicator;
+#[cfg(feature = "nccl")]
+pub use device::{DeviceCommunicator, DeviceMemory, DeviceNumber, DeviceStream};
 pub use error::{Error, Result};
+#[cfg(feature = "nccl")]
+pub use nccl::{Nccl, NcclLibrary};
 pub use number::{Number, NumberType, ReduceOp, Values};
 pub use rendezvous::Rendezvous;
 pub use spec::{Choice, CommSpec};

@@ -9,13 +9,13 @@ use std::{
 };
 
 use super::{
-    idle::Idle,
     library::Group,
     traffic::{Event, Notice, Outgoing, Traffic},
     world::World,
 };
 use crate::{
     Error, Result, frame,
+    idle::Idle,
     mailbox::{Address, Mailbox, Pump},
     process::{HostId, Process},
     transport::{Deadline, Message},

@@ -43,7 +43,6 @@
 //! # Which MPI
 //! Tested with Open MPI 4.1. The `mpi` crate builds against MPICH and its relatives as well; that is untested.
 
-mod idle;
 mod library;
 mod link;
 mod traffic;

@@ -11,12 +11,11 @@ use std::{
 };
 
 use super::{
-    idle::Idle,
     library::{self, Group, Request},
     link::Link,
     traffic::Traffic,
 };
-use crate::{Error, Rendezvous, Result, transport::Deadline};
+use crate::{Error, Rendezvous, Result, idle::Idle, transport::Deadline};
 
 /// How long a process that ends waits for the others to end too, before it ends without telling MPI.
 const TOGETHER: Duration = Duration::from_secs(3600);

@@ -15,14 +15,14 @@ const LONGEST: Duration = Duration::from_millis(1);
 
 /// The pauses between the looks of one wait: none at first, for answers that come at once, then ever longer ones.
 #[derive(Debug, Default)]
-pub(super) struct Idle {
+pub(crate) struct Idle {
     since: Option<Instant>,
     sleep: Duration,
 }
 
 impl Idle {
     /// Waits a little, but not longer than `left`.
-    pub(super) fn pause(&mut self, left: Duration) {
+    pub(crate) fn pause(&mut self, left: Duration) {
         let now = Instant::now();
         let waited = now - *self.since.get_or_insert(now);
         if waited < SPIN {
