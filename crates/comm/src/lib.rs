@@ -84,6 +84,9 @@ mod store;
 mod threads;
 mod transport;
 mod turn;
+#[cfg(feature = "ucx")]
+#[expect(unsafe_code, reason = "libucp speaks C")]
+mod ucx;
 mod verdict;
 mod watch;
 

@@ -42,6 +42,8 @@ type Connect = fn(&Rendezvous, &Store) -> Result<Arc<dyn Transport>>;
 const NETWORKS: &[(CommSpec, Connect)] = &[
     #[cfg(feature = "mpi")]
     (CommSpec::Mpi, |at, _| over_mpi(at)),
+    #[cfg(feature = "ucx")]
+    (CommSpec::Ucx, crate::ucx::connect),
     #[cfg(feature = "gloo")]
     (CommSpec::Gloo, crate::gloo::connect),
 ];

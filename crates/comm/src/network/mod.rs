@@ -13,5 +13,5 @@ mod meet;
 mod pieces;
 mod stream;
 
-pub(crate) use meet::{Meeting, meet};
+pub(crate) use meet::{Meeting, Peer, meet};
 pub(crate) use stream::{Heard, Inbound, Outgoing, abort, acknowledge, hello, leave};
