@@ -163,7 +163,12 @@ fn ending(
     open: impl FnOnce() -> Result<Communicator>,
     body: fn(Communicator) -> Result<Option<Communicator>, Failure>,
 ) -> Verdict {
-    let result = open().map_err(Failure::from).and_then(body);
+    let own = open();
+    // Where opening takes several steps, a rank that is through would end what others are still opening.
+    if let Err(error) = comm.barrier() {
+        return Verdict::Failed(error.to_string());
+    }
+    let result = own.map_err(Failure::from).and_then(body);
     let mine = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
     // `result` holds this rank's end of the new communicator until all have said how it went.
     match comm.allgather(Bytes::from(mine)) {

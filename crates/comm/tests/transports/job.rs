@@ -260,13 +260,16 @@ impl Job {
         }
     }
 
-    /// A reason with everything that is known.
+    /// A reason with what is known: the errors, or else the last lines.
     pub(crate) fn describe(&self, reason: &str) -> String {
-        let said = |line: &Line| format!("\n    rank {}: {} {}", line.rank as isize, line.event, line.text);
+        let said = |line: &&Line| format!("\n    rank {}: {} {}", line.rank as isize, line.event, line.text);
+        let telling: Vec<&Line> = self.lines.iter().filter(|line| line.event == "error" || line.event == "check").collect();
+        let lines = if telling.is_empty() { self.lines.iter().collect() } else { telling };
+        let lines = &lines[lines.len().saturating_sub(20)..];
         let errors = fs::read_to_string(&self.errors).unwrap_or_default();
         let skip = errors.lines().count().saturating_sub(20);
         let errors: String = errors.lines().skip(skip).map(|line| format!("\n    stderr: {line}")).collect();
-        format!("{reason}; the ranks said:{}{errors}", self.lines.iter().map(said).collect::<String>())
+        format!("{reason}; the ranks said:{}{errors}", lines.iter().map(said).collect::<String>())
     }
 }
 

@@ -75,7 +75,8 @@ fn fill(table: &mut Table, launcher: &Launcher, place: Place, wish: &Wish) {
         if wanted(name) {
             let started = Instant::now();
             let cell = test().after(started.elapsed());
-            eprintln!("{:<8} {name}: {cell}", place.spec);
+            let text = cell.to_string();
+            eprintln!("{:<8} {name}: {}", place.spec.name(), text.lines().next().unwrap_or_default());
             table.set(name, place.spec.name(), cell);
         }
     };

@@ -54,6 +54,7 @@ fn run(role: &str, at: &Rendezvous, comm: &Communicator) -> Result<()> {
         "loop" | "lose sockets" => work_forever(role, comm),
         "stream" => stream(comm),
         "mismatch" => {
+            comm.barrier()?;
             if comm.rank() == VICTIM {
                 comm.allreduce(&mut [1f32], ReduceOp::Sum)?
             } else {
