@@ -240,7 +240,7 @@ fn wrong_count(launcher: &Launcher, place: Place) -> Cell {
     if place.is_mpi() {
         return job_ends(job, until + MPI_ENDS).into();
     }
-    let result = ends_with_errors(&mut job, &[0, 1], until, "Rendezvous", &["Timeout", "PeerDead", "PeerLeft"]);
+    let result = ends_with_errors(&mut job, &[0, 1], until, "Rendezvous", &["Timeout", "PeerDead", "PeerLeft", "Store"]);
     result.and_then(|()| job.end(Instant::now() + SLACK).map(drop)).into()
 }
 
