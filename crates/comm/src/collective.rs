@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     Communicator, Error, Result,
+    hierarchy::{self, Hierarchy},
     number::sealed::Bits,
     round::Round,
     signature::{Kind, Signature},
@@ -20,6 +21,9 @@ impl Communicator {
     pub fn barrier(&self) -> Result<()> {
         self.collective(Signature::new(Kind::Barrier), |round| {
             let (rank, size) = (self.rank(), self.size());
+            if let Some(hosts) = Hierarchy::new(self.shared.transport.hosts(), rank) {
+                return hierarchy::barrier(round, &hosts);
+            }
             let mut distance = 1;
             while distance < size {
                 round.send((rank + distance) % size, Vec::new())?;

@@ -9,7 +9,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    CancelToken, Choice, CommSpec, Deadline, Error, Message, Rendezvous, Result, Tag, Transport, meeting, threads::Threads, turn::Turn,
+    CancelToken, Choice, CommSpec, Deadline, Error, Message, Rendezvous, Result, Tag, Transport, hybrid::Hybrid, meeting, threads::Threads,
+    turn::Turn,
 };
 
 /// How long a call may take unless [`Communicator::with_timeout`] says otherwise.
@@ -53,6 +54,18 @@ impl Communicator {
     /// the very memory (and its alignment) of the sender.
     pub fn threads(size: usize) -> Vec<Communicator> {
         Threads::group(size).into_iter().map(|transport| Communicator::new(Arc::new(transport))).collect()
+    }
+
+    /// One communicator for each of some threads of this process, which talk as if they were on several hosts: `hosts` has a
+    /// number for each rank. For tests of what ranks do that reach each other in two ways.
+    pub fn threads_on_hosts(hosts: &[usize]) -> Vec<Communicator> {
+        let mut near: Vec<_> = hosts.iter().map(|_| None).collect();
+        for host in hosts {
+            let ranks: Vec<usize> = (0..hosts.len()).filter(|&rank| hosts[rank] == *host && near[rank].is_none()).collect();
+            ranks.iter().zip(Threads::group(ranks.len())).for_each(|(&rank, seat)| near[rank] = Some(seat));
+        }
+        let hybrid = |(near, far): (Threads, Threads)| Communicator::new(Arc::new(Hybrid::new(Arc::new(near), Arc::new(far), hosts)));
+        near.into_iter().flatten().zip(Threads::group(hosts.len())).map(hybrid).collect()
     }
 
     /// Meets the other ranks, over the transport that `spec` says, and tells which that is. Returns when all of them are

@@ -57,6 +57,8 @@ mod frame;
 #[cfg(feature = "gloo")]
 #[expect(unsafe_code, reason = "libgloo speaks C++")]
 mod gloo;
+mod hierarchy;
+mod hybrid;
 #[cfg(any(feature = "mpi", feature = "nccl"))]
 mod idle;
 mod mailbox;

@@ -25,6 +25,7 @@ use std::{
 
 use crate::{
     Choice, CommSpec, Deadline, Error, Rendezvous, Result, Store, StoreAddress, StoreServer, Transport,
+    hybrid::Hybrid,
     process::{HostId, Process},
     shm::SharedMemory,
     threads::Threads,
@@ -138,7 +139,12 @@ fn through_store(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport>,
         }
         network => {
             let (_, connect) = NETWORKS.iter().find(|(spec, _)| *spec == network).ok_or(Error::NotBuiltIn { spec: network })?;
-            connect(at, &store)?
+            let far = connect(at, &store)?;
+            if verdict.hosts.is_empty() {
+                far
+            } else {
+                Arc::new(Hybrid::new(near(at, &store, &verdict.hosts, deadline)?, far, &verdict.hosts))
+            }
         }
     };
     // Whoever serves the store may end as soon as it is told to, but not before all have what they came for.
@@ -149,6 +155,30 @@ fn through_store(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport>,
         store.wait("all met", deadline)?;
     }
     Ok((transport, verdict.choice))
+}
+
+/// The transport of the ranks of this host. The first of them makes a place in shared memory and tells the others.
+fn near(at: &Rendezvous, store: &Store, hosts: &[usize], deadline: Deadline<'_>) -> Result<Arc<dyn Transport>> {
+    let host = hosts[at.rank];
+    let here: Vec<usize> = (0..hosts.len()).filter(|&rank| hosts[rank] == host).collect();
+    let place = here.iter().position(|&rank| rank == at.rank).unwrap_or(0);
+    if here.len() == 1 {
+        return Ok(Arc::new(Threads::group(1).remove(0)));
+    }
+    let key = format!("near/{host}");
+    let dir = if place == 0 {
+        let dir = fresh_dir()?;
+        store.set(&key, dir.to_string_lossy().as_bytes())?;
+        dir
+    } else {
+        let dir = store.wait(&key, deadline).map_err(|error| waiting_for(error, here[0]))?;
+        PathBuf::from(String::from_utf8_lossy(&dir).into_owned())
+    };
+    let met = SharedMemory::connect(&Rendezvous { dir: Some(dir.clone()), rank: place, size: here.len(), ..at.clone() });
+    if place == 0 {
+        let _ = fs::remove_dir(dir);
+    }
+    Ok(Arc::new(met?))
 }
 
 /// Rank 0: reads who came, decides, and tells.

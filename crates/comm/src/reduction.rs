@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     Communicator, Error, Number, ReduceOp, Result, Values,
+    hierarchy::{self, Hierarchy},
     round::Round,
     signature::{Kind, Signature},
 };
@@ -43,6 +44,12 @@ impl Communicator {
             let mut own = Values { number: T::TYPE, op, bytes: T::bytes_mut(values) };
             if let Some(reduced) = self.shared.transport.allreduce(round.call(), &mut own, round.deadline) {
                 return reduced;
+            }
+            let hierarchy = Hierarchy::new(self.shared.transport.hosts(), self.rank());
+            match (hierarchy, size_of_val(values) <= WHOLE) {
+                (Some(hosts), true) => return hierarchy::allreduce_whole(round, &hosts, values, op),
+                (Some(hosts), false) if hosts.in_blocks() => return hierarchy::allreduce_chain(round, &hosts, values, op),
+                _ => {}
             }
             if size_of_val(values) <= WHOLE {
                 let all = round.everyone(T::pack(values))?;
@@ -146,7 +153,7 @@ enum Goes {
 }
 
 /// The pieces of so many values, one for each rank, of about one length.
-fn even(length: usize, size: usize) -> Vec<Range<usize>> {
+pub(crate) fn even(length: usize, size: usize) -> Vec<Range<usize>> {
     // Not `rank * length / size`, which overflows for the longest slices.
     let start = |rank: usize| rank * (length / size) + rank.min(length % size);
     (0..size).map(|rank| start(rank)..start(rank + 1)).collect()
@@ -231,7 +238,7 @@ fn reduce_part<T: Number>(round: &Round<'_>, mine: &mut [T], op: ReduceOp) -> Re
 }
 
 /// `values = all[0] op all[1] op …`, in that order.
-fn reduce_whole<T: Number>(round: &Round<'_>, values: &mut [T], all: &[Bytes], op: ReduceOp) -> Result<()> {
+pub(crate) fn reduce_whole<T: Number>(round: &Round<'_>, values: &mut [T], all: &[Bytes], op: ReduceOp) -> Result<()> {
     for (rank, bytes) in all.iter().enumerate() {
         same_length::<T>(round, rank, values.len(), bytes)?;
     }
@@ -241,7 +248,7 @@ fn reduce_whole<T: Number>(round: &Round<'_>, values: &mut [T], all: &[Bytes], o
 }
 
 /// A rank with more or fewer values than this one sends them in other pieces.
-fn same_length<T: Number>(round: &Round<'_>, from: usize, here: usize, bytes: &[u8]) -> Result<()> {
+pub(crate) fn same_length<T: Number>(round: &Round<'_>, from: usize, here: usize, bytes: &[u8]) -> Result<()> {
     if bytes.len() == here * T::WIDTH {
         return Ok(());
     }

@@ -26,6 +26,8 @@ pub(crate) struct Verdict {
     pub(crate) choice: Choice,
     /// Where they meet in shared memory.
     pub(crate) dir: Option<PathBuf>,
+    /// A number for the host of each rank, when ranks of one host do not use the network among themselves; else none.
+    pub(crate) hosts: Vec<usize>,
 }
 
 impl Presence {
@@ -52,9 +54,11 @@ impl Presence {
 impl Verdict {
     pub(crate) fn to_text(verdict: &Result<Verdict, String>) -> String {
         match verdict {
-            Ok(Verdict { size, choice, dir }) => {
+            Ok(Verdict { size, choice, dir, hosts }) => {
+                let hosts: Vec<String> = hosts.iter().map(usize::to_string).collect();
+                let hosts = hosts.join(" ");
                 let dir = dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
-                format!("ok\n{size}\n{}\n{dir}\n{}", choice.spec, choice.reason)
+                format!("ok\n{size}\n{}\n{dir}\n{hosts}\n{}", choice.spec, choice.reason)
             }
             Err(reason) => format!("no\n{reason}"),
         }
@@ -65,10 +69,11 @@ impl Verdict {
         if status != "ok" {
             return Some(Err(rest.to_owned()));
         }
-        let mut lines = rest.splitn(4, '\n');
+        let mut lines = rest.splitn(5, '\n');
         let (size, spec) = (lines.next()?.parse().ok()?, lines.next()?.parse().ok()?);
         let dir = Some(lines.next()?).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        Some(Ok(Verdict { size, choice: Choice { spec, reason: lines.next()?.to_owned() }, dir }))
+        let hosts = lines.next()?.split_whitespace().map(|host| host.parse().ok()).collect::<Option<_>>()?;
+        Some(Ok(Verdict { size, choice: Choice { spec, reason: lines.next()?.to_owned() }, dir, hosts }))
     }
 }
 
@@ -85,11 +90,11 @@ pub(crate) fn decide(ranks: &[Presence]) -> Result<Verdict, String> {
     }
     let away = ranks.iter().position(|other| other.host != ranks[0].host);
     let apart = ranks.iter().position(|other| other.process != ranks[0].process || other.host != ranks[0].host);
-    let chosen = |spec, reason: String| Ok(Verdict { size, choice: Choice { spec, reason }, dir: None });
+    let chosen = |spec, reason: String| Ok(Verdict { size, choice: Choice { spec, reason }, dir: None, hosts: Vec::new() });
     match (spec, apart, away) {
         (CommSpec::Auto | CommSpec::Nccl, None, _) => chosen(CommSpec::Threads, format!("all {size} ranks are threads of one process")),
         (CommSpec::Auto | CommSpec::Nccl, _, None) => chosen(CommSpec::Shm, format!("all {size} ranks are processes of one host")),
-        (CommSpec::Auto | CommSpec::Nccl, ..) => network(ranks).map(|choice| Verdict { size, choice, dir: None }),
+        (CommSpec::Auto | CommSpec::Nccl, ..) => network(ranks),
         (CommSpec::Threads, Some(rank), _) => {
             Err(format!("rank {rank} is not a thread of rank 0's process\nhint: processes of one host use shm, or auto"))
         }
@@ -101,10 +106,20 @@ pub(crate) fn decide(ranks: &[Presence]) -> Result<Verdict, String> {
 }
 
 /// A transport between hosts that every rank has.
-fn network(ranks: &[Presence]) -> Result<Choice, String> {
-    let hosts = ranks.iter().map(|rank| &rank.host).collect::<BTreeSet<_>>().len();
+fn network(ranks: &[Presence]) -> Result<Verdict, String> {
+    let names: Vec<&HostId> = ranks.iter().map(|rank| &rank.host).collect::<BTreeSet<_>>().into_iter().collect();
+    let hosts = names.len();
     let everywhere = |spec: &CommSpec| ranks.iter().all(|rank| rank.networks.contains(spec));
-    let choice = |spec, why: &str| Ok(Choice { spec, reason: format!("the {} ranks are on {hosts} hosts, {why}", ranks.len()) });
+    let choice = |spec, why: &str| {
+        let mut reason = format!("the {} ranks are on {hosts} hosts, {why}", ranks.len());
+        let mut numbers = Vec::new();
+        // MPI and UCX share memory within a host by themselves.
+        if spec == CommSpec::Gloo && hosts < ranks.len() {
+            reason += "; those of one host share memory";
+            numbers = ranks.iter().map(|rank| names.binary_search(&&rank.host).unwrap_or(0)).collect();
+        }
+        Ok(Verdict { size: ranks.len(), choice: Choice { spec, reason }, dir: None, hosts: numbers })
+    };
     if ranks.iter().all(|rank| rank.under_mpirun) && everywhere(&CommSpec::Mpi) {
         return choice(CommSpec::Mpi, "started by mpirun");
     }
@@ -135,7 +150,7 @@ mod tests {
         Presence { size: 2, spec, host, process, networks: networks.to_vec(), under_mpirun: false }
     }
 
-    fn check(ranks: [Presence; 2], expect: Result<&str, &str>) {
+    fn check<const N: usize>(ranks: [Presence; N], expect: Result<&str, &str>) {
         let verdict = decide(&ranks);
         assert_eq!(Verdict::from_text(Verdict::to_text(&verdict).as_bytes()).as_ref(), Some(&verdict));
         assert!(ranks.iter().all(|rank| Presence::from_text(rank.to_text().as_bytes()).as_ref() == Some(rank)));
@@ -157,6 +172,15 @@ mod tests {
             Err("the 2 ranks are on 2 hosts, and they have no transport between hosts in common\nhint: build it with \
                  `cargo build --release --features gloo`; on Debian `apt-get install libgloo-dev`"),
         );
+    }
+
+    #[test]
+    fn ranks_of_one_host_do_not_use_gloo_among_themselves() {
+        let auto = |host| Presence { size: 3, ..rank(CommSpec::Auto, host, 1, &[CommSpec::Gloo]) };
+        let ranks = [auto("b"), auto("a"), auto("b")];
+        assert_eq!(decide(&ranks).unwrap().hosts, [1, 0, 1]);
+        let why = "and this is the fastest transport that all have; those of one host share memory";
+        check(ranks, Ok(&format!("gloo: the 3 ranks are on 2 hosts, {why}")));
     }
 
     #[test]
