@@ -1,5 +1,9 @@
 //! Barrier and allreduce of ranks on several hosts, of which only one rank of each, its leader, uses the network.
 //!
+//! Measured with 2 ranks on each of 2 hosts (network namespaces on one machine of 2 cores), Gloo alone and with this, medians: over 1 Gbit/s an
+//! allreduce of 16 MB takes 364 and 226 ms, over an unlimited link 206 and 185 ms (ranges overlap); a barrier 1.1 and 0.7 ms, unlimited
+//! 1.6 and 0.4 ms; an allreduce of 8 bytes 0.9 and 0.6 ms, unlimited 1.8 and 0.5 ms.
+//!
 //! The order in which values are combined is that of the ranks, as everywhere, so the bits are those of the other algorithms.
 
 use std::ops::Range;
