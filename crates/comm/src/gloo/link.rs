@@ -70,9 +70,14 @@ impl Link {
             let _ = desk.send_frame(&line, rank, &hello(meeting.drawn, drawn));
         }
         for rank in (0..at.size).filter(others) {
-            let greeted = |state: &mut State| match desk.other(rank).greeted {
-                true => Some(Ok(())),
-                false => state.closed(rank).map(Err),
+            // An abort is for the calls after this one: a rank that has all its connections may have come to it already.
+            let greeted = |state: &mut State| {
+                let other = desk.other(rank);
+                match (other.greeted, other.ended) {
+                    (true, _) => Some(Ok(())),
+                    (false, true) => Some(Err(state.closed(rank).unwrap_or(Error::PeerDead { rank }))),
+                    (false, false) => None,
+                }
             };
             desk.mailbox.wait(rank, deadline, None, greeted)?;
         }

@@ -250,7 +250,10 @@ impl Desk {
             Ok(Heard::Nothing) if greeted => self.deliver(from, mailbox, counts),
             Ok(Heard::Acknowledged) if greeted => counts[from].parted.store(true, Ordering::SeqCst),
             Ok(Heard::Aborted(reason)) if greeted => mailbox.abort(Error::Aborted { rank: from, reason }),
-            _ => mailbox.close(from, Error::Corrupt { rank: from }),
+            _ => {
+                mailbox.close(from, Error::Corrupt { rank: from });
+                counts[from].dead.store(true, Ordering::SeqCst);
+            }
         }
     }
 

@@ -91,8 +91,19 @@ impl Link {
             }
         }
         for rank in link.others() {
-            // Also its own word has to be on the way: nobody may call for a long time now, and only calls move bytes.
-            link.wait(rank, deadline, |counts| counts.greeted.load(Ordering::SeqCst) && counts.frames.load(Ordering::SeqCst) == 0)?;
+            // Also this rank's own word has to be on the way: nobody may call for a long time now, and only calls move bytes.
+            // An abort is for the calls after this one: a rank that has met all others may have come to it already.
+            let counts = &link.office.counts[rank];
+            link.office.mailbox.wait(rank, deadline, Some(&*link.office), |state| {
+                match (
+                    counts.greeted.load(Ordering::SeqCst) && counts.frames.load(Ordering::SeqCst) == 0,
+                    counts.dead.load(Ordering::SeqCst),
+                ) {
+                    (true, _) => Some(Ok(())),
+                    (false, true) => Some(Err(state.closed(rank).unwrap_or(Error::PeerDead { rank }))),
+                    (false, false) => None,
+                }
+            })?;
         }
         Ok(link)
     }
@@ -121,16 +132,18 @@ impl Link {
         let Outgoing { frames, bodies } = Outgoing::new(address.context, address.tag, &message, FRAME);
         for frame in frames {
             self.wait(to, deadline, |counts| counts.frames.load(Ordering::SeqCst) < AHEAD)?;
-            self.office.desk().send_frame(to, frame, &self.office.counts).map_err(|reason| unsent(to, reason))?;
+            let sent = self.office.desk().send_frame(to, frame, &self.office.counts);
+            sent.or_else(|_| self.broken(to, deadline))?;
         }
         if bodies.is_empty() {
             return Ok(());
         }
         let last = {
             let mut desk = self.office.desk();
-            bodies.iter().try_for_each(|body| desk.send_body(to, body)).map_err(|reason| unsent(to, reason))?;
-            desk.bodies(to)
+            let sent = bodies.iter().try_for_each(|body| desk.send_body(to, body));
+            sent.map(|()| desk.bodies(to))
         };
+        let last = last.or_else(|_| self.broken(to, deadline).map(|()| 0))?;
         self.wait(to, deadline, |counts| counts.bodies.load(Ordering::SeqCst) >= last)
     }
 
@@ -153,6 +166,12 @@ impl Link {
             true => Some(Ok(())),
             false => state.closed(rank).map(Err),
         })
+    }
+
+    /// The error of a way on which UCX sends nothing more.
+    fn broken(&self, rank: usize, deadline: Deadline<'_>) -> Result<()> {
+        self.office.counts[rank].dead.store(true, Ordering::SeqCst);
+        self.wait(rank, deadline, |_| false)
     }
 
     /// Moves bytes until something holds, but not for long.
@@ -239,8 +258,4 @@ impl Pump for Office {
 
 fn failed(action: String, reason: String) -> Error {
     Error::Library { library: "UCX", action, reason }
-}
-
-fn unsent(to: usize, reason: String) -> Error {
-    failed(format!("send to rank {to}"), reason)
 }
