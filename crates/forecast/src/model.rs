@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use crate::config::{ModelConfig, ModelName};
 use crate::loss::Feedback;
-use crate::networks::{DeepAr, Gru, Lstm, NHits, NLinear};
+use crate::networks::{Autoformer, DeepAr, Gru, Lstm, NHits, NLinear, PatchTst, VanillaTransformer};
 use crate::{Error, Parameters, Result};
 
 /// Which rows of a window a model sees and forecasts.
@@ -111,6 +111,9 @@ pub fn build(config: &ModelConfig, widths: Widths, seed: u64, device: Device) ->
         ModelConfig::Gru(c) => Box::new(Gru::new(c, widths, parameters)),
         ModelConfig::DeepAr(c) => Box::new(DeepAr::new(c, widths, parameters)),
         ModelConfig::Lstm(c) => Box::new(Lstm::new(c, widths, parameters)),
+        ModelConfig::PatchTst(c) => Box::new(PatchTst::new(c, widths, parameters)),
+        ModelConfig::VanillaTransformer(c) => Box::new(VanillaTransformer::new(c, widths, parameters)),
+        ModelConfig::Autoformer(c) => Box::new(Autoformer::new(c, widths, parameters)),
     })
 }
 

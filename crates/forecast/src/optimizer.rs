@@ -41,9 +41,11 @@ impl Adam {
         if clip > 0.0 {
             clip_grad_norm(gradients, clip)?;
         }
+        // The kernel reads memory in order; slices of a common gradient do not lie so.
+        let gradients: Vec<Tensor> = gradients.iter().map(Tensor::contiguous).collect();
         let _ = self.lr.fill_(lr);
         let (step, lr, weight_decay, decoupled) = (&mut self.step, &mut self.lr, self.weight_decay, self.decoupled);
-        fused_adam(parameters, gradients, AdamState { first: &self.first, second: &self.second, step, lr, weight_decay, decoupled })
+        fused_adam(parameters, &gradients, AdamState { first: &self.first, second: &self.second, step, lr, weight_decay, decoupled })
     }
 
     /// First and second moments, in the order of the parameters.

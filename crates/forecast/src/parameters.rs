@@ -70,9 +70,20 @@ impl Parameters {
 
     /// Adds a tensor of uniform random values within `bound` of zero (PyTorch's default for linear and recurrent layers).
     pub fn uniform(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
+        let values = self.uniform_values(shape, bound);
+        self.learned(name, &values)
+    }
+
+    /// As [`uniform`](Self::uniform), but saved and never learned.
+    pub fn frozen_uniform(&mut self, name: &str, shape: &[i64], bound: f64) -> Tensor {
+        let values = self.uniform_values(shape, bound);
+        self.buffer(name, &values)
+    }
+
+    fn uniform_values(&mut self, shape: &[i64], bound: f64) -> Tensor {
         let (count, bound) = (shape.iter().product::<i64>() as usize, bound as f32);
         let values: Vec<f32> = (0..count).map(|_| self.rng.random_range(-1.0f32..1.0) * bound).collect();
-        self.learned(name, &Tensor::from_slice(&values).view(shape))
+        Tensor::from_slice(&values).view(shape)
     }
 
     /// Adds a tensor of normal random values with the standard deviation `deviation`.
@@ -87,7 +98,7 @@ impl Parameters {
 
     /// Adds a learned tensor that starts with the values of `start`, f32.
     pub fn learned(&mut self, name: &str, start: &Tensor) -> Tensor {
-        let tensor = start.detach().to_device(self.device).set_requires_grad(true);
+        let tensor = start.detach().copy().to_device(self.device).set_requires_grad(true);
         self.names.push(name.to_owned());
         self.tensors.push(tensor.shallow_clone());
         self.order.push(true);
@@ -96,7 +107,7 @@ impl Parameters {
 
     /// Adds a tensor that is saved but not learned; it starts with the values of `start`, f32 or i64.
     pub fn buffer(&mut self, name: &str, start: &Tensor) -> Tensor {
-        let tensor = start.detach().to_device(self.device);
+        let tensor = start.detach().copy().to_device(self.device);
         self.buffer_names.push(name.to_owned());
         self.buffers.push(tensor.shallow_clone());
         self.order.push(false);
@@ -113,7 +124,15 @@ impl Parameters {
         let bound = 1.0 / (inputs as f64).sqrt();
         let weight = self.uniform(&format!("{name}.weight"), &[outputs, inputs], bound);
         let bias = self.uniform(&format!("{name}.bias"), &[outputs], bound);
-        Linear { weight, bias }
+        Linear { weight, bias: Some(bias) }
+    }
+
+    /// A linear map that PyTorch keeps as a convolution over one step: `<name>.weight` of `[outputs, inputs, 1]`, with or without bias.
+    pub fn convolution(&mut self, name: &str, inputs: i64, outputs: i64, bias: bool) -> Linear {
+        let bound = 1.0 / (inputs as f64).sqrt();
+        let weight = self.uniform(&format!("{name}.weight"), &[outputs, inputs, 1], bound);
+        let bias = bias.then(|| self.uniform(&format!("{name}.bias"), &[outputs], bound));
+        Linear { weight: weight.squeeze_dim(-1), bias }
     }
 
     /// Normalises the last dimension, of `width` values: `<name>.weight` of ones and `<name>.bias` of zeros.
@@ -141,17 +160,17 @@ impl Parameters {
     }
 }
 
-/// `x W' + b`.
+/// `x W' + b`, or without the `b`.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
     /// `[.., inputs] -> [.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
+        x.linear(&self.weight, self.bias.as_ref())
     }
 
     /// `next` after this, with nothing between them: for large batches the two are multiplied into one map first.
@@ -164,13 +183,41 @@ impl Linear {
             return next.forward(&self.forward(x));
         }
         let weight = next.weight.matmul(&self.weight);
-        let bias = next.weight.mv(&self.bias) + &next.bias;
-        x.linear(&weight, Some(&bias))
+        let bias = match (&self.bias, &next.bias) {
+            (Some(mine), Some(then)) => Some(next.weight.mv(mine) + then),
+            (Some(mine), None) => Some(next.weight.mv(mine)),
+            (None, then) => then.as_ref().map(Tensor::shallow_clone),
+        };
+        x.linear(&weight, bias.as_ref())
     }
 
     /// The same map without its first `first` outputs.
     pub fn rows(&self, first: i64) -> Linear {
-        Linear { weight: self.weight.slice(0, first, None, 1), bias: self.bias.slice(0, first, None, 1) }
+        let rest = |x: &Tensor| x.slice(0, first, None, 1);
+        Linear { weight: rest(&self.weight), bias: self.bias.as_ref().map(rest) }
+    }
+
+    /// The product without the bias, and the bias (zero without one).
+    pub fn apart(&self, x: &Tensor) -> (Tensor, Tensor) {
+        let bias = self.bias.as_ref().map_or_else(|| Tensor::zeros([1], (x.kind(), x.device())), Tensor::shallow_clone);
+        (x.linear(&self.weight, None::<&Tensor>), bias)
+    }
+
+    /// The same map times `factor`.
+    pub fn scaled(&self, factor: &Tensor) -> Linear {
+        Linear { weight: &self.weight * factor, bias: self.bias.as_ref().map(|b| b * factor) }
+    }
+
+    /// The same map of inputs in another order: `reorder` turns the weights `[outputs, inputs]`.
+    pub fn with_inputs(&self, reorder: impl FnOnce(&Tensor) -> Tensor) -> Linear {
+        Linear { weight: reorder(&self.weight), bias: self.bias.as_ref().map(Tensor::shallow_clone) }
+    }
+
+    /// Several maps of the same inputs as one whose outputs are theirs, end to end; all with a bias or all without.
+    pub fn side_by_side(maps: &[&Linear]) -> Linear {
+        let weights: Vec<&Tensor> = maps.iter().map(|m| &m.weight).collect();
+        let biases: Vec<&Tensor> = maps.iter().filter_map(|m| m.bias.as_ref()).collect();
+        Linear { weight: Tensor::cat(&weights, 0), bias: (biases.len() == maps.len()).then(|| Tensor::cat(&biases, 0)) }
     }
 }
 

@@ -12,7 +12,7 @@ mod train;
 pub use catalogue::{ModelEntry, OptionEntry, catalogue};
 pub use configure::{OptionError, configure};
 pub use models::{
-    Activation, DeepArConfig, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, Pooling,
+    Activation, AutoformerConfig, DeepArConfig, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, PatchTstConfig, Pooling, TransformerActivation, VanillaTransformerConfig,
 };
 pub use optimization::{Monitor, OptimizerName, Precision, Scheduler};
 pub use train::{Complete, Distribution, LossName, ScalerType, StartPadding, TrainConfig};

@@ -143,4 +143,7 @@ test_each_model! { check_model:
     nhits_trains_and_forecasts_as_neuralforecast "NHITS",
     gru_trains_and_forecasts_as_neuralforecast "GRU",
     deepar_trains_and_forecasts_as_neuralforecast "DeepAR",
+    patchtst_trains_and_forecasts_as_neuralforecast "PatchTST",
+    vanillatransformer_trains_and_forecasts_as_neuralforecast "VanillaTransformer",
+    autoformer_trains_and_forecasts_as_neuralforecast "Autoformer",
 }

@@ -2,19 +2,25 @@
 //!
 //! A new model is a file here and a line in `models!`; names and defaults are NeuralForecast's.
 
+mod autoformer;
 mod deepar;
 mod gru;
 mod lstm;
 mod nhits;
 mod nlinear;
+mod patchtst;
+mod vanillatransformer;
 
 use serde::{Deserialize, Serialize};
 
+pub use autoformer::AutoformerConfig;
 pub use deepar::DeepArConfig;
 pub use gru::GruConfig;
 pub use lstm::{LstmConfig, LstmMode};
 pub use nhits::{Interpolation, NHitsConfig, Pooling};
 pub use nlinear::NLinearConfig;
+pub use patchtst::PatchTstConfig;
+pub use vanillatransformer::VanillaTransformerConfig;
 
 use super::options::Declared;
 use super::train::{LossName, ScalerType, TrainConfig};
@@ -136,6 +142,9 @@ models! {
     Gru(GruConfig) "gru" "recurrent encoder (GRU) with an MLP decoder, direct or step by step",
     DeepAr(DeepArConfig) "deepar" "recurrent encoder (LSTM) that forecasts a distribution step by step; prediction intervals",
     Lstm(LstmConfig) "lstm" "LSTM over forcings and basin attributes for several targets; rainfall-runoff forecast or simulation",
+    PatchTst(PatchTstConfig) "patchtst" "transformer over patches of each window; long inputs, accurate on many benchmarks",
+    VanillaTransformer(VanillaTransformerConfig) "vanillatransformer" "full-attention transformer with a one-pass decoder; the baseline of its family",
+    Autoformer(AutoformerConfig) "autoformer" "transformer that separates trend and season and attends by auto-correlation",
 }
 
 impl ModelConfig {
@@ -180,4 +189,14 @@ pub enum Activation {
     SELU,
     LeakyReLU,
     Sigmoid,
+}
+
+/// Non-linearity of a transformer's feed-forward layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransformerActivation {
+    /// Rectified linear.
+    Relu,
+    /// Gaussian error linear, with the error function.
+    Gelu,
 }
