@@ -71,6 +71,9 @@ fn copy_rows(values: &[f32], start: usize, len: usize, offset: i32, channels: us
 /// If the tensor is of another kind.
 pub(crate) fn slice(tensor: &Tensor) -> &[f32] {
     check(tensor);
+    if tensor.numel() == 0 {
+        return &[];
+    }
     // SAFETY: checked above: the storage holds `numel` f32 in order, and lives as long as the tensor.
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) }
 }

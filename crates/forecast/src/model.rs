@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use crate::config::{ModelConfig, ModelName};
 use crate::loss::Feedback;
-use crate::networks::{Autoformer, DeepAr, Gru, Lstm, NHits, NLinear, PatchTst, VanillaTransformer};
+use crate::networks::{Autoformer, DeepAr, Gru, Lstm, NBeats, NHits, NLinear, PatchTst, Tft, Tide, TimesNet, VanillaTransformer};
 use crate::{Error, Parameters, Result};
 
 /// Which rows of a window a model sees and forecasts.
@@ -107,13 +107,17 @@ pub fn build(config: &ModelConfig, widths: Widths, seed: u64, device: Device) ->
     let parameters = Parameters::new(ChaCha8Rng::seed_from_u64(seed), device);
     Ok(match config {
         ModelConfig::NLinear(c) => Box::new(NLinear::new(c, widths, parameters)),
+        ModelConfig::NBeats(c) => Box::new(NBeats::new(c, widths, parameters)),
         ModelConfig::NHits(c) => Box::new(NHits::new(c, widths, parameters)),
+        ModelConfig::Tide(c) => Box::new(Tide::new(c, widths, parameters)),
         ModelConfig::Gru(c) => Box::new(Gru::new(c, widths, parameters)),
         ModelConfig::DeepAr(c) => Box::new(DeepAr::new(c, widths, parameters)),
         ModelConfig::Lstm(c) => Box::new(Lstm::new(c, widths, parameters)),
         ModelConfig::PatchTst(c) => Box::new(PatchTst::new(c, widths, parameters)),
         ModelConfig::VanillaTransformer(c) => Box::new(VanillaTransformer::new(c, widths, parameters)),
         ModelConfig::Autoformer(c) => Box::new(Autoformer::new(c, widths, parameters)),
+        ModelConfig::Tft(c) => Box::new(Tft::new(c, widths, parameters)),
+        ModelConfig::TimesNet(c) => Box::new(TimesNet::new(c, widths, parameters)),
     })
 }
 

@@ -19,6 +19,8 @@ pub struct Parameters {
     /// Whether the n-th saved tensor is learned.
     order: Vec<bool>,
     computed: Vec<String>,
+    /// Learned values that no gradient reaches.
+    idle_count: u64,
     device: Device,
     rng: ChaCha8Rng,
 }
@@ -27,7 +29,7 @@ impl Parameters {
     /// No parameters yet; `rng` draws their first values, `device` holds them.
     pub fn new(rng: ChaCha8Rng, device: Device) -> Self {
         let (names, tensors, buffer_names, buffers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { names, tensors, buffer_names, buffers, order: Vec::new(), computed: Vec::new(), device, rng }
+        Self { names, tensors, buffer_names, buffers, order: Vec::new(), computed: Vec::new(), idle_count: 0, device, rng }
     }
 
     /// Names of the learned tensors in order, PyTorch's `state_dict` keys.
@@ -65,7 +67,7 @@ impl Parameters {
 
     /// Number of learned values, without buffers.
     pub fn count(&self) -> u64 {
-        self.tensors.iter().map(|t| t.numel() as u64).sum()
+        self.idle_count + self.tensors.iter().map(|t| t.numel() as u64).sum::<u64>()
     }
 
     /// Adds a tensor of uniform random values within `bound` of zero (PyTorch's default for linear and recurrent layers).
@@ -119,9 +121,38 @@ impl Parameters {
         self.computed.push(name.to_owned());
     }
 
+    /// Notes that NeuralForecast saves all tensors of the prefix `known` once more under the prefix `again`.
+    pub fn repeats(&mut self, known: &str, again: &str) {
+        let names = self.names.iter().chain(&self.buffer_names).chain(&self.computed);
+        let repeated: Vec<String> = names.filter_map(|name| Some(format!("{again}{}", name.strip_prefix(known)?))).collect();
+        self.computed.extend(repeated);
+    }
+
+    /// Takes learned tensors out of training whose gradient is zero whatever the data: they are saved and counted, but cost nothing.
+    pub fn idle(&mut self, unread: impl Fn(&str) -> bool) {
+        let (names, tensors) = (std::mem::take(&mut self.names), std::mem::take(&mut self.tensors));
+        let (buffer_names, buffers) = (std::mem::take(&mut self.buffer_names), std::mem::take(&mut self.buffers));
+        let (mut learned, mut saved) = (names.into_iter().zip(tensors), buffer_names.into_iter().zip(buffers));
+        for is_learned in std::mem::take(&mut self.order) {
+            let Some((name, tensor)) = (if is_learned { learned.next() } else { saved.next() }) else { break };
+            let stays = is_learned && !unread(&name);
+            self.order.push(stays);
+            if stays {
+                self.names.push(name);
+                self.tensors.push(tensor);
+                continue;
+            }
+            if is_learned {
+                self.idle_count += tensor.numel() as u64;
+            }
+            self.buffer_names.push(name);
+            self.buffers.push(tensor.set_requires_grad(false));
+        }
+    }
+
     /// A linear map `[.., inputs] -> [.., outputs]` with bias: `<name>.weight` and `<name>.bias`.
     pub fn linear(&mut self, name: &str, inputs: i64, outputs: i64) -> Linear {
-        let bound = 1.0 / (inputs as f64).sqrt();
+        let bound = if inputs == 0 { 0.0 } else { 1.0 / (inputs as f64).sqrt() };
         let weight = self.uniform(&format!("{name}.weight"), &[outputs, inputs], bound);
         let bias = self.uniform(&format!("{name}.bias"), &[outputs], bound);
         Linear { weight, bias: Some(bias) }
@@ -178,7 +209,7 @@ impl Linear {
     /// With `n` rows of `x`, widths `i -> u -> v`, two maps cost `n (i u + u v)`, one costs `n i v + i u v`.
     pub fn then(&self, next: &Linear, x: &Tensor) -> Tensor {
         let (u, i, v) = (self.weight.size()[0], self.weight.size()[1], next.weight.size()[0]);
-        let rows = x.size()[0];
+        let rows = x.numel() as i64 / i.max(1);
         if rows * (i * u + u * v) <= rows * i * v + i * u * v {
             return next.forward(&self.forward(x));
         }
@@ -189,6 +220,29 @@ impl Linear {
             (None, then) => then.as_ref().map(Tensor::shallow_clone),
         };
         x.linear(&weight, bias.as_ref())
+    }
+
+    /// Number of outputs.
+    pub fn outputs(&self) -> i64 {
+        self.weight.size()[0]
+    }
+
+    /// This map and then combinations of the fixed `curves`, `[outputs, steps]`: `[rows, inputs] -> [rows, steps]`, by the cheaper order.
+    pub fn onto(&self, curves: &Tensor, x: &Tensor) -> Tensor {
+        self.then(&Linear { weight: curves.tr(), bias: None }, x)
+    }
+
+    /// The same map of embedded values `x * vector + offset`, from `x`: `[.., 1] -> [.., outputs]`.
+    pub fn of_embedding(&self, x: &Tensor, vector: &Tensor, offset: &Tensor) -> Tensor {
+        let constant = self.weight.mv(offset);
+        let constant = self.bias.iter().fold(constant, |sum, bias| sum + bias);
+        constant.addcmul(x, &self.weight.mv(vector))
+    }
+
+    /// The same map with only `count` of its outputs, from number `first` on.
+    pub fn part(&self, first: i64, count: i64) -> Linear {
+        let part = |x: &Tensor| x.narrow(0, first, count);
+        Linear { weight: part(&self.weight), bias: self.bias.as_ref().map(part) }
     }
 
     /// The same map without its first `first` outputs.
@@ -230,6 +284,11 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// What is added last.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// `[.., width] -> [.., width]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)

@@ -12,7 +12,9 @@ mod train;
 pub use catalogue::{ModelEntry, OptionEntry, catalogue};
 pub use configure::{OptionError, configure};
 pub use models::{
-    Activation, AutoformerConfig, DeepArConfig, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName, NHitsConfig, NLinearConfig, PatchTstConfig, Pooling, TransformerActivation, VanillaTransformerConfig,
+    Activation, AutoformerConfig, DeepArConfig, GrnActivation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName,
+    NBeatsConfig, NHitsConfig, NLinearConfig, PatchTstConfig, Pooling, RnnType, StackType, TftConfig, TideConfig, TimesNetConfig,
+    TransformerActivation, TrendBasis, VanillaTransformerConfig,
 };
 pub use optimization::{Monitor, OptimizerName, Precision, Scheduler};
 pub use train::{Complete, Distribution, LossName, ScalerType, StartPadding, TrainConfig};

@@ -2,10 +2,10 @@
 
 use tch::Tensor;
 
-use super::mlp::activate;
+use super::block_mlp::BlockMlp;
 use crate::config::{Interpolation, NHitsConfig, Pooling};
 use crate::model::{Frame, Inputs, Model, Widths};
-use crate::parameters::{Linear, Parameters};
+use crate::parameters::Parameters;
 
 /// Stacks of blocks with backward and forward residual links.
 ///
@@ -25,14 +25,13 @@ pub struct NHits {
 #[derive(Debug)]
 struct Block {
     pool: i64,
-    layers: Vec<Linear>,
+    mlp: BlockMlp,
 }
 
 impl NHits {
     /// Parameters are named `blocks.<i>.layers.<j>.weight` with PyTorch's positions of the linear layers.
     pub fn new(config: &NHitsConfig, widths: Widths, mut parameters: Parameters) -> Self {
         let (input, h, outputs) = (config.input_size, config.h, widths.outputs);
-        let stride = if config.dropout_prob_theta > 0.0 { 3 } else { 2 };
         let mut blocks = Vec::new();
         for (stack, &count) in config.n_blocks.iter().enumerate() {
             let pool = config.n_pool_kernel_size[stack];
@@ -40,12 +39,11 @@ impl NHits {
             let width = past + (input + h).div_ceil(pool) * widths.futr + widths.stat;
             let knots = (h / config.n_freq_downsample[stack]).max(1);
             for _ in 0..count {
-                let mut name = {
-                    let block = blocks.len();
-                    move |position: usize| format!("blocks.{block}.layers.{position}")
-                };
-                let layers = layers(config, width, input + outputs * knots, stride, &mut parameters, &mut name);
-                blocks.push(Block { pool: pool as i64, layers });
+                let (name, sizes) = (format!("blocks.{}.layers", blocks.len()), [width, input + outputs * knots]);
+                let drops = config.dropout_prob_theta > 0.0;
+                let mlp =
+                    BlockMlp::new(&name, sizes, &config.mlp_units, config.activation, config.dropout_prob_theta, drops, &mut parameters);
+                blocks.push(Block { pool: pool as i64, mlp });
             }
         }
         let frame = Frame::direct(input, h);
@@ -72,24 +70,6 @@ impl NHits {
         temporal.chain(inputs.stat.as_ref().map(Tensor::shallow_clone)).collect()
     }
 
-    /// `[batch, width] -> [batch, input + outputs * knots]`, without the backcast for the last block, which nobody reads.
-    fn mlp(&self, block: &Block, x: &Tensor, train: bool, last_block: bool) -> Tensor {
-        let [first, second, hidden @ .., out] = block.layers.as_slice() else {
-            unreachable!("an input layer, at least one hidden one and an output layer")
-        };
-        let mut x = self.activate(first.then(second, x), train);
-        for layer in hidden {
-            x = self.activate(layer.forward(&x), train);
-        }
-        if last_block { out.rows(self.frame.input as i64).forward(&x) } else { out.forward(&x) }
-    }
-
-    fn activate(&self, x: Tensor, train: bool) -> Tensor {
-        let x = activate(self.config.activation, x);
-        let drop = train && self.config.dropout_prob_theta > 0.0;
-        if drop { x.dropout(self.config.dropout_prob_theta, train) } else { x }
-    }
-
     /// `[batch, outputs * knots] -> [batch, horizon, outputs]`.
     fn interpolate(&self, knots: &Tensor) -> Tensor {
         let h = self.frame.horizon as i64;
@@ -102,25 +82,6 @@ impl NHits {
         };
         path.transpose(1, 2)
     }
-}
-
-fn layers(
-    config: &NHitsConfig,
-    width: usize,
-    theta: usize,
-    stride: usize,
-    parameters: &mut Parameters,
-    name: &mut dyn FnMut(usize) -> String,
-) -> Vec<Linear> {
-    let mut sizes = vec![(width, config.mlp_units[0][0])];
-    sizes.extend(config.mlp_units.iter().map(|units| (units[0], units[1])));
-    sizes.push((config.mlp_units[config.mlp_units.len() - 1][1], theta));
-    let mut add = |(layer, (inputs, outputs)): (usize, (usize, usize))| {
-        // The first linear layer has no activation behind it, every later one has, and maybe dropout.
-        let position = if layer == 0 { 0 } else { 1 + (layer - 1) * stride };
-        parameters.linear(&name(position), inputs as i64, outputs as i64)
-    };
-    sizes.into_iter().enumerate().map(&mut add).collect()
 }
 
 impl Model for NHits {
@@ -144,7 +105,9 @@ impl Model for NHits {
             parts.extend(self.exogenous(block.pool, inputs));
             let x = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) };
             let last = number + 1 == self.blocks.len();
-            let theta = self.mlp(block, &x, train, last);
+            let (hidden, out) = (block.mlp.hidden(&x, train), block.mlp.out());
+            // Nobody reads the backcast of the last block.
+            let theta = if last { out.rows(input).forward(&hidden) } else { out.forward(&hidden) };
             let knots = if last { theta.shallow_clone() } else { theta.slice(1, input, None, 1) };
             forecast = self.interpolate(&knots) + forecast; // [batch, horizon, outputs]
             if !last {

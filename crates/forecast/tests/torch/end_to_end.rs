@@ -146,4 +146,8 @@ test_each_model! { check_model:
     patchtst_trains_and_forecasts_as_neuralforecast "PatchTST",
     vanillatransformer_trains_and_forecasts_as_neuralforecast "VanillaTransformer",
     autoformer_trains_and_forecasts_as_neuralforecast "Autoformer",
+    nbeats_trains_and_forecasts_as_neuralforecast "NBEATS",
+    tide_trains_and_forecasts_as_neuralforecast "TiDE",
+    tft_trains_and_forecasts_as_neuralforecast "TFT",
+    timesnet_trains_and_forecasts_as_neuralforecast "TimesNet",
 }

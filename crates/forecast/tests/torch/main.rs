@@ -5,6 +5,7 @@
 mod end_to_end;
 mod fixture;
 mod losses;
+mod networks;
 mod optimization;
 mod parity;
 mod ranks;

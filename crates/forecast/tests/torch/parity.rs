@@ -109,6 +109,10 @@ test_each_model! { check_model:
     patchtst_equals_neuralforecast "PatchTST",
     vanillatransformer_equals_neuralforecast "VanillaTransformer",
     autoformer_equals_neuralforecast "Autoformer",
+    nbeats_equals_neuralforecast "NBEATS",
+    tide_equals_neuralforecast "TiDE",
+    tft_equals_neuralforecast "TFT",
+    timesnet_equals_neuralforecast "TimesNet",
 }
 
 #[test]

@@ -6,9 +6,13 @@ mod autoformer;
 mod deepar;
 mod gru;
 mod lstm;
+mod nbeats;
 mod nhits;
 mod nlinear;
 mod patchtst;
+mod tft;
+mod tide;
+mod timesnet;
 mod vanillatransformer;
 
 use serde::{Deserialize, Serialize};
@@ -17,9 +21,13 @@ pub use autoformer::AutoformerConfig;
 pub use deepar::DeepArConfig;
 pub use gru::GruConfig;
 pub use lstm::{LstmConfig, LstmMode};
+pub use nbeats::{NBeatsConfig, StackType, TrendBasis};
 pub use nhits::{Interpolation, NHitsConfig, Pooling};
 pub use nlinear::NLinearConfig;
 pub use patchtst::PatchTstConfig;
+pub use tft::{GrnActivation, RnnType, TftConfig};
+pub use tide::TideConfig;
+pub use timesnet::TimesNetConfig;
 pub use vanillatransformer::VanillaTransformerConfig;
 
 use super::options::Declared;
@@ -138,13 +146,17 @@ macro_rules! models {
 
 models! {
     NLinear(NLinearConfig) "nlinear" "one linear map from the lags, relative to the last one, to the horizon; fast and hard to beat",
+    NBeats(NBeatsConfig) "nbeats" "stacked MLPs whose blocks combine trends, seasons or free curves; interpretable",
     NHits(NHitsConfig) "nhits" "stacked MLPs on pooled lags that forecast at several rates and interpolate; long horizons",
+    Tide(TideConfig) "tide" "dense encoder and decoder over lags and exogenous columns; fast on long horizons",
     Gru(GruConfig) "gru" "recurrent encoder (GRU) with an MLP decoder, direct or step by step",
     DeepAr(DeepArConfig) "deepar" "recurrent encoder (LSTM) that forecasts a distribution step by step; prediction intervals",
     Lstm(LstmConfig) "lstm" "LSTM over forcings and basin attributes for several targets; rainfall-runoff forecast or simulation",
     PatchTst(PatchTstConfig) "patchtst" "transformer over patches of each window; long inputs, accurate on many benchmarks",
     VanillaTransformer(VanillaTransformerConfig) "vanillatransformer" "full-attention transformer with a one-pass decoder; the baseline of its family",
     Autoformer(AutoformerConfig) "autoformer" "transformer that separates trend and season and attends by auto-correlation",
+    Tft(TftConfig) "tft" "recurrent encoder and attention over selected variables; static, historic and future columns",
+    TimesNet(TimesNetConfig) "timesnet" "convolutions over windows folded at their strongest periods; several seasons",
 }
 
 impl ModelConfig {
@@ -188,7 +200,16 @@ pub enum Activation {
     Tanh,
     SELU,
     LeakyReLU,
+    PReLU,
     Sigmoid,
+}
+
+/// What NBEATS and NHITS demand of their blocks.
+fn mlp_ranges(units: &[[usize; 2]], dropout: f64, need: Need) {
+    let chained = units.windows(2).all(|pair| pair[0][1] == pair[1][0]);
+    let wide = !units.is_empty() && units.iter().all(|u| u[0] > 0 && u[1] > 0);
+    need(wide && chained, "mlp_units", "pairs of positive widths in which each starts where the one before it ended");
+    need((0.0..1.0).contains(&dropout), "dropout_prob_theta", "at least 0 and below 1");
 }
 
 /// Non-linearity of a transformer's feed-forward layers.

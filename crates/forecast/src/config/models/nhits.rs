@@ -46,7 +46,7 @@ options! {
         interpolation_mode: Interpolation ["string"] = Interpolation::Linear,
         /// Dropout inside the blocks.
         dropout_prob_theta: f64 ["number"] = 0.0,
-        /// Non-linearity: ReLU, Softplus, Tanh, SELU, LeakyReLU or Sigmoid.
+        /// Non-linearity: ReLU, Softplus, Tanh, SELU, LeakyReLU, PReLU or Sigmoid.
         activation: Activation ["string"] = Activation::ReLU,
     }
 }
@@ -70,10 +70,7 @@ impl Hyperparameters for NHitsConfig {
         need(self.n_blocks.len() == stacks, "n_blocks", "as long as `n_pool_kernel_size`");
         need(self.n_freq_downsample.len() == stacks, "n_freq_downsample", "as long as `n_pool_kernel_size`");
         need(self.n_freq_downsample.iter().all(|k| *k > 0), "n_freq_downsample", "positive integers");
-        let chained = self.mlp_units.windows(2).all(|pair| pair[0][1] == pair[1][0]);
-        let first = !self.mlp_units.is_empty() && self.mlp_units.iter().all(|u| u[0] > 0 && u[1] > 0);
-        need(first && chained, "mlp_units", "pairs of positive widths in which each starts where the one before it ended");
-        need((0.0..1.0).contains(&self.dropout_prob_theta), "dropout_prob_theta", "at least 0 and below 1");
+        super::mlp_ranges(&self.mlp_units, self.dropout_prob_theta, need);
         let cubic = self.interpolation_mode == Interpolation::Cubic;
         need(!cubic || train.loss.is_point(), "interpolation_mode", "linear or nearest with the losses mqloss and distributionloss");
     }
