@@ -15,7 +15,7 @@ empty    :=
 space    := $(empty) $(empty)
 features  = $(subst $(space),$(comma),$(strip $(addprefix $(1)/,$(2))))
 
-.PHONY: help setup setup-python setup-browser setup-comm build demo test test-comm check fmt clippy deny bench bench-comm clean
+.PHONY: help setup setup-python setup-browser setup-comm build demo test test-comm test-loom check fmt clippy deny bench bench-comm clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ test-comm: setup setup-comm ## every transport: tests, checks and faults as a ta
 	DEEPRC_TRANSPORTS_LARGE=1 $(CARGO) test --release --locked -p deeprc-comm --features $(subst $(space),$(comma),$(COMM_ALL)) --no-fail-fast
 	$(CARGO) build $(FLAGS) --bin deeprc --features $(call features,deeprc,$(COMM_ALL))
 	tests/clusters/comm_over_hosts.sh $(DEEPRC)
+
+test-loom: ## the shared-memory ring in every order of its steps
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --locked -p deeprc-comm --test loom --target-dir $(TARGET)/loom
 
 check: fmt clippy test ## what a change must pass
 

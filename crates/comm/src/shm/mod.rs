@@ -17,7 +17,10 @@
 //!
 //! A thread per process waits for the death of the others on their pidfds and rings the doorbell of its own seat.
 
+mod atomic;
+mod data;
 mod direct;
+mod doorbell;
 mod futex;
 mod link;
 mod meet;

@@ -15,7 +15,7 @@ use std::{
 use memmap2::MmapRaw;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::{direct, futex, ring::RingHead};
+use super::{data::Data, direct, doorbell::Doorbell, futex, ring::RingHead};
 use crate::process::Process;
 
 /// "DRCCOMM" and the version of the layout, the machine's byte order included.
@@ -57,10 +57,7 @@ pub(super) struct Seat {
     started: AtomicU64,
     /// See [`direct::probe`].
     probe: [AtomicU64; 2],
-    /// Changes whenever something happened that the rank may wait for.
-    doorbell: AtomicU32,
-    /// 1 while the rank sleeps on its doorbell, so that ringing usually needs no system call.
-    asleep: AtomicU32,
+    doorbell: Doorbell,
 }
 
 /// What is known of a rank.
@@ -165,8 +162,8 @@ impl Segment {
         LEND.min(self.capacity / 2)
     }
 
-    /// The ring from one rank to another: its head, and its data with their capacity.
-    pub(super) fn ring(&self, from: usize, to: usize) -> (&RingHead, *mut u8, usize) {
+    /// The ring from one rank to another: its head, and its data.
+    pub(super) fn ring(&self, from: usize, to: usize) -> (&RingHead, Data<'_>) {
         assert!(from < self.size && to < self.size && from != to);
         let index = from * (self.size - 1) + if to > from { to - 1 } else { to };
         let start = rings_start(self.size) + index * (size_of::<RingHead>() + self.capacity);
@@ -174,7 +171,7 @@ impl Segment {
         // multiples of 64, the alignment of `RingHead`.
         unsafe {
             let head = self.map.as_mut_ptr().add(start);
-            (&*head.cast::<RingHead>(), head.add(size_of::<RingHead>()), self.capacity)
+            (&*head.cast::<RingHead>(), Data::new(head.add(size_of::<RingHead>()), self.capacity))
         }
     }
 
@@ -236,25 +233,16 @@ impl Segment {
 
     /// What the doorbell of a rank shows, for [`sleep`](Segment::sleep).
     pub(super) fn doorbell(&self, rank: usize) -> u32 {
-        self.seat(rank).doorbell.load(Ordering::SeqCst)
+        self.seat(rank).doorbell.ticket()
     }
 
     /// Sleeps until a rank's doorbell is rung, unless it was since `ticket` was read. One thread of a rank at a time.
     pub(super) fn sleep(&self, rank: usize, ticket: u32, left: Duration) {
-        let seat = self.seat(rank);
-        // Sequentially consistent with `ring_doorbell`: either the ringer sees that we sleep, or the kernel, which
-        // compares the doorbell with the ticket before it lets us sleep, sees that it was rung.
-        seat.asleep.store(1, Ordering::SeqCst);
-        futex::sleep(&seat.doorbell, ticket, left);
-        seat.asleep.store(0, Ordering::SeqCst);
+        self.seat(rank).doorbell.sleep(ticket, left);
     }
 
     pub(super) fn ring_doorbell(&self, rank: usize) {
-        let seat = self.seat(rank);
-        seat.doorbell.fetch_add(1, Ordering::SeqCst);
-        if seat.asleep.load(Ordering::SeqCst) != 0 {
-            futex::wake(&seat.doorbell);
-        }
+        self.seat(rank).doorbell.ring();
     }
 
     /// Notes who aborted and why, once, and wakes everybody.
