@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use deeprc_loader::{DatasetOptions, Part};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::config::{ModelConfig, TrainConfig};
 
 /// Name under which [`TrainTask`] is served.
 pub const TRAIN: &str = "forecast.train";
+/// Name under which [`TrialTask`] is served.
+pub const TRIAL: &str = "forecast.trial";
 /// Name under which [`PredictTask`] is served.
 pub const PREDICT: &str = "forecast.predict";
 /// Name under which [`CrossValidationTask`] is served.
@@ -66,6 +69,33 @@ pub struct TrainResult {
     pub resumed_from: Option<u64>,
     /// True if the validation loss stopped improving before the last step.
     pub stopped_early: bool,
+}
+
+/// Train one trial of a search for good options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialTask {
+    /// The training, with the drawn options in place.
+    pub train: TrainTask,
+    /// What was drawn, for the answer.
+    pub options: Map<String, Value>,
+    /// Stop after this step, with a look at the validation part and a checkpoint: the trial may go on later. None: to the end.
+    #[serde(default)]
+    pub until: Option<u64>,
+    /// Go on from the checkpoint there, if the training's own directory has none yet.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
+}
+
+/// What rank 0 answers to a [`TrialTask`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrialResult {
+    /// What was drawn.
+    pub options: Map<String, Value>,
+    /// The last validation loss (the last training loss, without a validation part); none if the loss became infinite or NaN.
+    pub loss: Option<f64>,
+    /// Of the training; none if it did not come to its end.
+    pub train: Option<TrainResult>,
 }
 
 /// Which weights of a checkpoint.

@@ -36,7 +36,7 @@ pub use observe::{Observer, PlannedStage, RunEvent, Silent};
 pub use options::{Cancel, Executables, RunOptions, run_directory};
 pub use record::{
     Curve, EnvironmentRecord, ForecastRecord, MetricRecord, OverheadRecord, PipelineRecord, RUN_RECORD_VERSION, RunError, RunRecord,
-    RunStatus, StageRecord, StageStatus, TaskRecord, TaskTimesRecord,
+    RunStatus, StageRecord, StageStatus, TaskRecord, TaskTimesRecord, TrialRecord,
 };
 pub use run::run;
 pub use spec::Pipeline;

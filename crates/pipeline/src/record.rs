@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::diagnostic::{Diagnostic, Exit};
 
@@ -71,6 +72,9 @@ pub struct RunRecord {
     pub curves: Vec<Curve>,
     /// A readable selection of the forecasts, for the plots.
     pub forecasts: Vec<ForecastRecord>,
+    /// Trials of searches, in the order in which they ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<TrialRecord>,
     /// What went wrong.
     pub errors: Vec<RunError>,
     /// From the start of the run to the first running task, in milliseconds.
@@ -219,6 +223,23 @@ pub struct ForecastRecord {
     pub yhat: Vec<Option<f64>>,
     /// The baseline's forecasts; empty without baseline.
     pub baseline: Vec<Option<f64>>,
+}
+
+/// One trial of a search for good options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrialRecord {
+    /// Name of its pipeline.
+    pub pipeline: String,
+    /// Label of its task: `fit[trial=3]`, or `fit[rung=1,place=0]` for one that went on.
+    pub stage: String,
+    /// The rung of the ladder: 0 for a fresh trial.
+    pub rung: usize,
+    /// What was drawn.
+    pub options: Map<String, Value>,
+    /// Its last validation loss; `None` if it diverged.
+    pub loss: Option<f64>,
+    /// Steps trained in all.
+    pub steps: u64,
 }
 
 /// One thing that went wrong.

@@ -106,6 +106,24 @@ fn with_distribution(options: &Map<String, Value>) -> Map<String, Value> {
     options
 }
 
+/// `model` and `train` with other values for some options, as a search draws them.
+///
+/// # Errors
+/// As [`configure`].
+pub fn vary(
+    model: &ModelConfig,
+    train: &TrainConfig,
+    options: &Map<String, Value>,
+) -> Result<(ModelConfig, TrainConfig), Vec<OptionError>> {
+    let name = model.name();
+    let known = catalogue().swap_remove(name as usize).options;
+    let mut all = json(model);
+    all.extend(json(train));
+    all.retain(|key, _| known.iter().any(|option| option.name == key));
+    all.extend(options.clone());
+    configure(name.as_str(), &all)
+}
+
 fn json<T: serde::Serialize>(config: &T) -> Map<String, Value> {
     match serde_json::to_value(config) {
         Ok(Value::Object(map)) => map,

@@ -10,7 +10,7 @@ mod optimization;
 mod train;
 
 pub use catalogue::{ModelEntry, OptionEntry, catalogue};
-pub use configure::{OptionError, configure};
+pub use configure::{OptionError, configure, vary};
 pub use models::{
     Activation, AutoformerConfig, DeepArConfig, GrnActivation, GruConfig, Interpolation, LstmConfig, LstmMode, ModelConfig, ModelName,
     NBeatsConfig, NHitsConfig, NLinearConfig, PatchTstConfig, Pooling, RnnType, StackType, TftConfig, TideConfig, TimesNetConfig,

@@ -1,22 +1,26 @@
 //! From stages to tasks: matrix expanded, inputs resolved, every task with a hash of all that its result depends on.
 
 mod fingerprint;
+mod search;
 mod work;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use deeprc_forecast::task::{PredictTask, TrainTask, Weights};
 use indexmap::IndexMap;
 
 pub(crate) use fingerprint::fingerprint;
-pub(crate) use work::{Call, FORECAST, Program, TABLE, Work};
+use search::About;
+use search::Trial;
+pub(crate) use work::{Call, FORECAST, Inputs, Program, TABLE, Work};
 
 use crate::observe::PlannedStage;
 use crate::options::Executables;
-use crate::spec::{EvaluateStage, Kind, Piece, Pipeline, PredictStage, ProgramStage, Resources, Spanned, Stage, TrainStage, pieces};
+use crate::spec::{Cell, EvaluateStage, Kind, Piece, Pipeline, PredictStage, ProgramStage, Resources, Spanned, Stage, TrainStage, pieces};
 
 /// All tasks of all pipelines of a run. A task comes after its inputs.
 #[derive(Debug, Default)]
@@ -63,7 +67,7 @@ impl Planned {
 
     /// Whether it goes on with those of its inputs that are finished: scores of two models are better than none.
     pub fn content_with_some(&self) -> bool {
-        matches!(self.work, Work::Evaluate { .. })
+        matches!(self.work, Work::Evaluate { .. } | Work::Trial(_))
     }
 }
 
@@ -100,7 +104,16 @@ impl Plan {
                     let input = one(&split.input);
                     vec![(String::new(), vec![input], Work::Split { input, arguments: split.arguments.clone() })]
                 }
-                Kind::Train(train) => train_cells(train, one(&train.input)),
+                Kind::Train(train) => {
+                    let input = one(&train.input);
+                    let searched = train.cells.iter().filter(|cell| cell.search.is_some());
+                    let cells = searched.map(|cell| self.search(pipeline, stage, train, cell, input)).collect::<Vec<_>>();
+                    if !cells.is_empty() {
+                        made.insert(stage.name.clone(), Made { cells, csv: None });
+                        continue;
+                    }
+                    train_cells(train, input)
+                }
                 Kind::Predict(predict) => predict_cells(predict, pipeline, &made),
                 Kind::Evaluate(evaluate) => vec![evaluate_cell(evaluate, pipeline, &made, &models)],
                 Kind::Program(program) => vec![self.program_cell(program, stage, pipeline, &mut made, executables)],
@@ -114,6 +127,24 @@ impl Plan {
             }
             made.insert(stage.name.clone(), entry);
         }
+    }
+
+    /// Adds the trials of a searched cell; its own task is the winner.
+    fn search(&mut self, pipeline: &Pipeline, stage: &Stage, train: &TrainStage, cell: &Cell, input: usize) -> (String, usize) {
+        let (search, space) = cell.search.clone().unwrap_or_else(|| unreachable!("only cells with a search come here"));
+        let (model, options) = (cell.model.clone(), cell.train.clone());
+        let about = Arc::new(About { search, space, model, train: options, dataset: train.dataset.clone() });
+        let name = model_names(pipeline).get(&(stage.name.clone(), cell.label.clone())).cloned();
+        let mut last = 0;
+        for (label, role) in about.roles(self.tasks.len()) {
+            let inside: Vec<&str> = [cell.label.as_str(), &label].into_iter().filter(|part| !part.is_empty()).collect();
+            let whole = if inside.is_empty() { stage.name.clone() } else { format!("{}[{}]", stage.name, inside.join(",")) };
+            let model = if label.is_empty() { name.clone() } else { None };
+            let needs = [&[input], role.needs()].concat();
+            let work = Work::Trial(Box::new(Trial { input, about: about.clone(), role }));
+            last = self.push(pipeline, whole, stage.kind.word(), needs, work, stage.needs.clone(), model);
+        }
+        (cell.label.clone(), last)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a task, once")]
@@ -137,7 +168,6 @@ impl Plan {
     /// Hash of kind, resolved options, inputs (by their hashes), files (by [`fingerprint`]), number of ranks and version of deeprc.
     fn hash(&self, kind: &str, work: &Work, ranks: u32) -> String {
         let input = |number: usize| PathBuf::from(format!("hash:{}", self.tasks[number].hash));
-        let call = work.call(&input, &|_| true, Path::new(""), false);
         let mut hasher = blake3::Hasher::new();
         let mut part = |text: &str| {
             hasher.update(&(text.len() as u64).to_le_bytes());
@@ -146,7 +176,7 @@ impl Plan {
         part(env!("CARGO_PKG_VERSION"));
         part(kind);
         part(&ranks.to_string());
-        part(&call.canonical());
+        part(&work.canonical(&Inputs { place: &input, finished: &|_| true, answer: &|_| None }));
         for file in work.files() {
             part(&fingerprint(file));
         }

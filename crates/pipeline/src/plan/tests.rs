@@ -110,9 +110,61 @@ fn two_trainings_of_one_model_have_different_names() {
 fn program_gets_places_and_its_own_directory() {
     let plan = plan_of(FORECAST, &[]);
     let show = plan.tasks.last().unwrap();
-    let call = show.work.call(&|number| Path::new("/run").join(plan.tasks[number].slug()), &|_| true, Path::new(""), false);
+    let place = |number: usize| Path::new("/run").join(plan.tasks[number].slug());
+    let call = show.work.call(&Inputs { place: &place, finished: &|_| true, answer: &|_| None }, Path::new(""), false).unwrap();
     let Call::Program { program, arguments, dir, .. } = call else { panic!("{call:?}") };
     assert!(program.ends_with("/cat"));
     assert_eq!(arguments, ["/run/test.joined.csv", "/run/test.oil"]);
     assert!(dir.is_absolute() && dir.ends_with("pipelines"));
+}
+
+const SEARCH: &str = r#"name = "test"
+[stage.forecast]
+kind = "predict"
+model = "fit"
+[stage.fit]
+kind = "train"
+input = "oil"
+time = "date"
+target = "OT"
+model = "nlinear"
+max_steps = 90
+search = { trials = 4, parallel = 2, halving = 2, seed = 3 }
+[stage.oil]
+kind = "read"
+generate = { data = "hourly-oil", rows = 500 }
+"#;
+
+#[test]
+fn a_search_is_rounds_rungs_and_a_winner() {
+    insta::assert_snapshot!(lines(&plan_of(SEARCH, &[])));
+}
+
+#[test]
+fn trials_follow_from_what_the_ones_before_answered() {
+    let plan = plan_of(SEARCH, &[]);
+    let number = |stage: &str| plan.tasks.iter().position(|task| task.stage == stage).unwrap();
+    let place = |number: usize| Path::new("/run").join(plan.tasks[number].slug());
+    let mut answers: IndexMap<usize, serde_json::Value> = IndexMap::new();
+    let arguments = |stage: &str, answers: &IndexMap<usize, serde_json::Value>| {
+        let inputs = Inputs { place: &place, finished: &|_| true, answer: &|number| answers.get(&number) };
+        match plan.tasks[number(stage)].work.call(&inputs, Path::new("/out"), true) {
+            Ok(Call::Function { name: "forecast.trial", arguments, .. }) => Ok(arguments),
+            Ok(other) => panic!("{other:?}"),
+            Err(reason) => Err(reason),
+        }
+    };
+    for (trial, loss) in [Some(3.0), None, Some(1.0), Some(2.0)].into_iter().enumerate() {
+        let task = arguments(&format!("fit[trial={trial}]"), &answers).unwrap();
+        assert_eq!((&task["until"], &task["from"]), (&45.into(), &serde_json::Value::Null));
+        assert_eq!(task["train"]["train"]["max_steps"], 90, "what the file fixes does not vary");
+        answers
+            .insert(number(&format!("fit[trial={trial}]")), serde_json::json!({"options": task["options"], "loss": loss, "train": null}));
+    }
+    let best = arguments("fit[rung=1,place=0]", &answers).unwrap();
+    assert_eq!(best["from"], place(number("fit[trial=2]")).to_str().unwrap());
+    assert_eq!((&best["options"], &best["until"]), (&answers[&number("fit[trial=2]")]["options"], &serde_json::Value::Null));
+    assert_eq!(arguments("fit[rung=1,place=1]", &answers).unwrap()["from"], place(number("fit[trial=3]")).to_str().unwrap());
+    let nothing = IndexMap::new();
+    assert_eq!(arguments("fit", &nothing).unwrap_err(), "no trial of the search gave a finite loss");
 }

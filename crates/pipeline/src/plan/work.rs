@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::search::Trial;
 use crate::check::{expand, find};
 use crate::export::ExportArguments;
 use crate::functions::{
@@ -26,9 +27,20 @@ pub(crate) enum Work {
     Split { input: usize, arguments: SplitArguments },
     Export { input: usize },
     Train { input: usize, task: Box<TrainTask> },
+    Trial(Box<Trial>),
     Predict { input: usize, model: usize, task: Box<PredictTask> },
     Evaluate { forecasts: Vec<(String, usize)>, table: usize, dataset: DatasetOptions, stage: EvaluateStage },
     Program(Program),
+}
+
+/// What is known of other tasks, by their numbers, when one starts.
+pub(crate) struct Inputs<'a> {
+    /// Where the result is.
+    pub place: &'a dyn Fn(usize) -> PathBuf,
+    /// Whether it may be used.
+    pub finished: &'a dyn Fn(usize) -> bool,
+    /// What the task answered, if it is done.
+    pub answer: &'a dyn Fn(usize) -> Option<&'a Value>,
 }
 
 /// A program of the user.
@@ -81,11 +93,23 @@ impl Work {
         }
     }
 
-    /// The call. `place` says where the result of another task is, `finished` whether it may be used, `output` where this one's
-    /// goes; `resume` lets a training go on from the checkpoint there.
-    pub fn call(&self, place: &dyn Fn(usize) -> PathBuf, finished: &dyn Fn(usize) -> bool, output: &Path, resume: bool) -> Call {
-        let output = output.to_owned();
+    /// One text for equal work, before anything has run.
+    pub fn canonical(&self, inputs: &Inputs) -> String {
         match self {
+            Work::Trial(trial) => trial.canonical(inputs),
+            _ => self.call(inputs, Path::new(""), false).map_or_else(|reason| reason, |call| call.canonical()),
+        }
+    }
+
+    /// The call. `output` is where its result goes; `resume` lets a training go on from the checkpoint there.
+    ///
+    /// # Errors
+    /// Why there is nothing to do: a search has no trial left to go on with.
+    pub fn call(&self, inputs: &Inputs, output: &Path, resume: bool) -> Result<Call, String> {
+        let Inputs { place, finished, .. } = inputs;
+        let output = output.to_owned();
+        Ok(match self {
+            Work::Trial(trial) => forecast(task::TRIAL, &trial.task(inputs, &output, resume)?),
             Work::Read { arguments } => table("table.read", &ReadArguments { output, ..(**arguments).clone() }),
             Work::Sql { query, tables } => {
                 let tables = tables.iter().map(|(name, number)| (name.clone(), place(*number))).collect();
@@ -125,7 +149,7 @@ impl Work {
                 )
             }
             Work::Program(program) => program.call(place),
-        }
+        })
     }
 }
 

@@ -55,7 +55,7 @@ impl RunDirectory {
     /// Where the result of a task is.
     pub fn place(&self, task: &Planned) -> PathBuf {
         let folder = match task.work {
-            Work::Train { .. } => "models",
+            Work::Train { .. } | Work::Trial(_) => "models",
             Work::Program(_) => "work",
             _ => "tables",
         };
@@ -95,7 +95,7 @@ impl RunDirectory {
         let place = self.place(task);
         remove(&self.mark(task))?;
         match task.work {
-            Work::Train { .. } => {
+            Work::Train { .. } | Work::Trial(_) => {
                 let owner = place.join("hash");
                 let continued = self.resume && fs::read_to_string(&owner).is_ok_and(|hash| hash == task.hash);
                 if !continued {

@@ -15,13 +15,21 @@ use super::{failure, results};
 use crate::diagnostic::Exit;
 use crate::observe::{Observer, RunEvent};
 use crate::options::RunOptions;
-use crate::plan::{Call, Plan, Planned, Work};
+use crate::plan::{Call, Inputs, Plan, Planned, Work};
 use crate::record::{RunError, RunStatus, StageStatus};
 
 /// How often programs' output and the wish to end are looked at while nothing happens.
 const TICK: Duration = Duration::from_millis(50);
 /// How long cancelled tasks may take to end: the pilot kills them after 2 s.
 const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Why a task did not start.
+enum NotSubmitted {
+    /// There is nothing for it to do.
+    Idle(String),
+    /// The session or the disk refused it.
+    Refused(Box<RunError>),
+}
 
 pub(crate) struct Driver<'a> {
     plan: &'a Plan,
@@ -36,6 +44,8 @@ pub(crate) struct Driver<'a> {
     tails: BTreeMap<TaskId, Tail>,
     /// When the session started, in seconds since the start of the run: the least that any event allows.
     offset: f64,
+    /// What tasks have answered, by their place in the plan.
+    answers: BTreeMap<usize, Value>,
     /// Set when the run was asked to end.
     ending: Option<Instant>,
 }
@@ -62,6 +72,7 @@ impl<'a> Driver<'a> {
             running: BTreeMap::new(),
             tails: BTreeMap::new(),
             offset,
+            answers: BTreeMap::new(),
             ending: None,
         }
     }
@@ -144,6 +155,11 @@ impl<'a> Driver<'a> {
                 let all = forecasts.iter().all(|(_, need)| failed(&need));
                 if all { stopped.next().map(|need| reason(*need)) } else { None }
             }
+            // Trials go on with those that did not fail; without the table there is nothing to train on.
+            Work::Trial(trial) => {
+                let all = !trial.role.needs().is_empty() && trial.role.needs().iter().all(|need| failed(&need));
+                if all || failed(&&trial.input) { stopped.next().map(|need| reason(*need)) } else { None }
+            }
             _ => stopped.next().map(|need| reason(*need)),
         }
     }
@@ -165,22 +181,25 @@ impl<'a> Driver<'a> {
                 self.running.insert(id, number);
                 self.ledger.record.stages[number].status = StageStatus::Running;
             }
-            Err(error) => self.fail(number, *error),
+            Err(NotSubmitted::Idle(reason)) => self.skip(number, reason),
+            Err(NotSubmitted::Refused(error)) => self.fail(number, *error),
         }
     }
 
-    fn submit(&self, number: usize) -> Result<TaskId, Box<RunError>> {
+    fn submit(&self, number: usize) -> Result<TaskId, NotSubmitted> {
         let task = &self.plan.tasks[number];
         let io = |error: std::io::Error| {
             let message = format!("cannot make room for stage `{}` in the run directory: {error}", task.stage);
-            Box::new(failure::named(task, failure::plain(message, Exit::Resources)))
+            NotSubmitted::Refused(Box::new(failure::named(task, failure::plain(message, Exit::Resources))))
         };
         self.directory.prepare(task).map_err(io)?;
         let place = |number: usize| self.directory.place(&self.plan.tasks[number]);
         let output = self.directory.place(task);
         // Always: a retried attempt goes on from the checkpoint of the one before; `prepare` removed what is not its own.
-        let call = task.work.call(&place, &|number| self.is_finished(number), &output, true);
-        self.session.submit(self.describe(task, call)).map_err(|error| Box::new(failure::of_submission(task, &error)))
+        let inputs = Inputs { place: &place, finished: &|number| self.is_finished(number), answer: &|number| self.answers.get(&number) };
+        let call = task.work.call(&inputs, &output, true).map_err(NotSubmitted::Idle)?;
+        let refused = |error| NotSubmitted::Refused(Box::new(failure::of_submission(task, &error)));
+        self.session.submit(self.describe(task, call)).map_err(refused)
     }
 
     fn describe(&self, task: &Planned, call: Call) -> TaskDescription {
@@ -314,10 +333,12 @@ impl<'a> Driver<'a> {
             self.ledger.first_step(first);
         }
         let complete = task.needs.iter().all(|need| self.is_finished(*need));
-        if complete && let Err(error) = self.directory.finish(task, &Finished { hash: task.hash.clone(), seconds, result: answer }) {
+        if complete && let Err(error) = self.directory.finish(task, &Finished { hash: task.hash.clone(), seconds, result: answer.clone() })
+        {
             let message = format!("cannot mark stage `{}` as finished: {error}", task.stage);
             self.ledger.record.errors.push(failure::named(task, failure::plain(message, Exit::Resources)));
         }
+        self.answers.insert(number, answer);
         let stage = &mut self.ledger.record.stages[number];
         stage.status = StageStatus::Done;
         stage.rows = told.rows;
@@ -331,6 +352,7 @@ impl<'a> Driver<'a> {
         let task = &self.plan.tasks[number];
         // The mark's hash is the task's: what it holds was understood once.
         let told = results::add(&mut self.ledger.record, task, &finished.result).unwrap_or_default();
+        self.answers.insert(number, finished.result.clone());
         let stage = &mut self.ledger.record.stages[number];
         stage.status = StageStatus::Reused;
         stage.rows = told.rows;

@@ -66,7 +66,7 @@ pub(crate) fn of_task(task: &Planned, failure: &Failure, log: Option<&Path>) -> 
 
 fn killed(task: &Planned) -> String {
     match task.work {
-        Work::Train { .. } => {
+        Work::Train { .. } | Work::Trial(_) => {
             "if it was not you, memory ran out: use a smaller batch; `--resume` goes on from the last checkpoint".to_owned()
         }
         _ => "if it was not you, memory ran out: use fewer rows or another machine; `--resume` keeps what is finished".to_owned(),
@@ -74,7 +74,7 @@ fn killed(task: &Planned) -> String {
 }
 
 fn resumable(task: &Planned) -> &'static str {
-    if matches!(task.work, Work::Train { .. }) { "; `--resume` goes on from the last checkpoint" } else { "" }
+    if matches!(task.work, Work::Train { .. } | Work::Trial(_)) { "; `--resume` goes on from the last checkpoint" } else { "" }
 }
 
 fn text(detail: &Value, key: &str) -> Option<String> {

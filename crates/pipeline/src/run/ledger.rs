@@ -51,6 +51,7 @@ impl Ledger {
             metrics: Vec::new(),
             curves: Vec::new(),
             forecasts: Vec::new(),
+            trials: Vec::new(),
             errors: Vec::new(),
             first_task_ms: None,
             first_step_ms: None,

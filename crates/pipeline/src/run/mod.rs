@@ -100,7 +100,7 @@ fn session_options(pipelines: &[Pipeline], options: &RunOptions, directory: &Run
         stages.map(|stage| stage.needs.ranks.value * wanted(&stage.kind)).sum::<u32>().min(machine.cores) as usize
     };
     let learns = |kind: &Kind| match kind {
-        Kind::Train(train) => train.cells.len() as u32,
+        Kind::Train(train) => train.cells.iter().map(|cell| cell.search.as_ref().map_or(1, |(search, _)| search.parallel as u32)).sum(),
         Kind::Predict(_) => 1,
         _ => 0,
     };

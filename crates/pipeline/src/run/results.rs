@@ -1,11 +1,11 @@
 //! Puts what the tasks answer into the record.
 
-use deeprc_forecast::task::{PredictResult, TrainResult};
+use deeprc_forecast::task::{PredictResult, TrainResult, TrialResult};
 use serde_json::Value;
 
 use crate::functions::{EvaluateResult, TableResult};
 use crate::plan::{Planned, Work};
-use crate::record::{Curve, ForecastRecord, MetricRecord, RunRecord};
+use crate::record::{Curve, ForecastRecord, MetricRecord, RunRecord, TrialRecord};
 
 /// Points of a learning curve that are kept: more cannot be seen in a plot.
 const CURVE_POINTS: usize = 500;
@@ -32,20 +32,28 @@ pub(crate) fn add(record: &mut RunRecord, task: &Planned, answer: &Value) -> Res
             told.notes = result.notes;
         }
         Work::Export { .. } => told.rows = answer.get("rows").and_then(Value::as_u64),
-        Work::Train { .. } => {
-            let result: TrainResult = serde_json::from_value(answer.clone())?;
-            told.first_step_at = Some(result.first_step_at);
-            let model = task.model.clone().unwrap_or_else(|| task.stage.clone());
-            record.curves.retain(|curve| curve.pipeline != task.pipeline || curve.model != model);
-            record.curves.push(Curve {
-                pipeline: task.pipeline.clone(),
-                model,
-                train: thin(result.train_loss),
-                valid: thin(result.valid_loss),
-                parameters: Some(result.parameters),
-                steps_per_second: Some(result.steps_per_second),
-                best_step: result.best_step,
-            });
+        Work::Train { .. } => trained(record, task, serde_json::from_value(answer.clone())?, &mut told),
+        Work::Trial(trial) => {
+            let result: TrialResult = serde_json::from_value(answer.clone())?;
+            told.first_step_at = result.train.as_ref().map(|train| train.first_step_at);
+            let options: Vec<String> = result.options.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+            match (trial.role.rung(), result.train) {
+                (None, Some(train)) => {
+                    told.notes.push(format!("best options: {}", options.join(", ")));
+                    trained(record, task, train, &mut told);
+                }
+                (rung, train) => {
+                    record.trials.retain(|other| (&other.pipeline, &other.stage) != (&task.pipeline, &task.stage));
+                    record.trials.push(TrialRecord {
+                        pipeline: task.pipeline.clone(),
+                        stage: task.stage.clone(),
+                        rung: rung.unwrap_or(0),
+                        options: result.options,
+                        loss: result.loss,
+                        steps: train.map_or(0, |train| train.steps),
+                    });
+                }
+            }
         }
         Work::Predict { .. } => {
             let result: PredictResult = serde_json::from_value(answer.clone())?;
@@ -78,6 +86,22 @@ pub(crate) fn add(record: &mut RunRecord, task: &Planned, answer: &Value) -> Res
         Work::Program(_) => {}
     }
     Ok(told)
+}
+
+/// Adds the curves of a training that came to its end.
+fn trained(record: &mut RunRecord, task: &Planned, result: TrainResult, told: &mut Told) {
+    told.first_step_at = Some(result.first_step_at);
+    let model = task.model.clone().unwrap_or_else(|| task.stage.clone());
+    record.curves.retain(|curve| curve.pipeline != task.pipeline || curve.model != model);
+    record.curves.push(Curve {
+        pipeline: task.pipeline.clone(),
+        model,
+        train: thin(result.train_loss),
+        valid: thin(result.valid_loss),
+        parameters: Some(result.parameters),
+        steps_per_second: Some(result.steps_per_second),
+        best_step: result.best_step,
+    });
 }
 
 /// Every k-th point and the last one.

@@ -4,6 +4,7 @@ mod fields;
 mod models;
 mod programs;
 mod references;
+mod search;
 mod source;
 mod stage;
 mod tables;
@@ -17,6 +18,7 @@ use indexmap::IndexMap;
 
 pub(crate) use fields::{Names, Spanned};
 pub(crate) use programs::{Piece, pieces};
+pub(crate) use search::Search;
 pub(crate) use source::{At, Faults, Source, did_you_mean, nearest_or_all};
 pub(crate) use stage::{
     Cell, DeriveStage, EvaluateStage, JoinStage, Kind, PredictStage, ProgramStage, ReadStage, Resources, SplitStage, SqlStage, Stage,

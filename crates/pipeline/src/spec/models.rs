@@ -5,6 +5,7 @@ use deeprc_loader::{Columns, DatasetOptions, Frequency, Part};
 use serde_json::{Map, Value as Json};
 
 use super::fields::{Fields, Names, Spanned};
+use super::search;
 use super::source::At;
 use super::stage::{Cell, EvaluateStage, PredictStage, TrainColumns, TrainStage};
 use super::tree::{Entry, Node, Value};
@@ -72,6 +73,13 @@ fn cells(fields: &Fields, seed: u64) -> Vec<Cell> {
             }
         }
     }
+    let names = model
+        .iter()
+        .map(|model| model.value.clone())
+        .chain(axes.iter().filter(|(name, _)| *name == "model").flat_map(|(_, nodes)| nodes.iter().map(text)));
+    let known: Vec<config::ModelName> =
+        names.filter_map(|name| config::ModelName::ALL.iter().copied().find(|model| model.as_str() == name)).collect();
+    let search = search::search(fields, &known, seed);
     let shared: Vec<(&String, &Entry)> = fields.rest().collect();
     let mut result = Vec::new();
     for place in product(&axes) {
@@ -89,7 +97,12 @@ fn cells(fields: &Fields, seed: u64) -> Vec<Cell> {
         let settings: Vec<Setting> = settings.chain(place.iter().filter(|(name, ..)| *name != "model").cloned()).collect();
         if let Some((model, train)) = configure(fields, (&name, &name_at), &settings, seed) {
             let axes: Vec<Setting> = place.iter().filter(|(name, ..)| *name != "model").cloned().collect();
-            result.push(Cell { label: label(&place), axes: label(&axes), model, train });
+            let fixed: Vec<&str> = settings.iter().map(|(key, ..)| *key).collect();
+            let search = search.clone().map(|search| {
+                let space = search.space(model.name(), model.h(), &fixed);
+                (search, space)
+            });
+            result.push(Cell { label: label(&place), axes: label(&axes), model, train, search });
         }
     }
     result

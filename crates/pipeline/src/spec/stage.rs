@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use deeprc_forecast::config::{ModelConfig, TrainConfig};
+use deeprc_forecast::search::Space;
 use deeprc_loader::{DatasetOptions, Part};
 
 use super::fields::{Names, Spanned};
+use super::search::Search;
 use super::source::At;
 use crate::functions::{Baseline, DeriveArguments, How, Metric, ReadArguments, SplitArguments, Units};
 
@@ -166,6 +168,8 @@ pub(crate) struct Cell {
     pub axes: String,
     pub model: ModelConfig,
     pub train: TrainConfig,
+    /// Its options are the best of a search, in this space.
+    pub search: Option<(Search, Space)>,
 }
 
 #[derive(Debug, Clone)]
