@@ -74,7 +74,7 @@ function stamps(_, splits, axis, space, step) {
 
 const plots = [];
 /**
- * Lines over one x axis, broken where a value is null. `lines`: `{label, x: [..], y: [..], color: index or css variable, dash, width}`; x may differ from line to line.
+ * Lines over one x axis, broken where a value is null. `lines`: `{label, x: [..], y: [..], color: index or css variable, dash, width, dots: points instead of a line}`; x may differ from line to line.
  * Options: `time` (x in unix seconds), `log` (y axis), `x`/`y` (axis labels), `height`.
  */
 function lineChart(host, lines, options) {
@@ -96,11 +96,11 @@ function lineChart(host, lines, options) {
         Object.assign({ label: options.y, labelSize: 20, size: 64, values: (u, ticks) => ticks.map((v) => v === null ? "" : String(+v.toPrecision(options.log ? 3 : 6))) }, axis),
       ],
       series: [{ label: options.x || "time", value: stamp }].concat(lines.map((line) => ({
-        label: line.label, stroke: colour(line), width: line.width || 1.75, dash: line.dash,
-        points: { show: line.x.length === 1 }, value: (u, v) => v === null || v === undefined ? "" : number(v),
+        label: line.label, stroke: colour(line), width: line.dots ? 0 : line.width || 1.75, dash: line.dash,
+        points: line.dots ? { show: true, size: 8, width: 0, fill: colour(line) } : { show: line.x.length === 1 }, value: (u, v) => v === null || v === undefined ? "" : number(v),
       }))),
       cursor: { points: { size: 6 } },
-      legend: { markers: { dash: (u, k) => lines[k - 1] && (lines[k - 1].dash || []).length ? (lines[k - 1].dash[0] < 4 ? "dotted" : "dashed") : "solid" } },
+      legend: { markers: { fill: (u, k) => lines[k - 1]?.dots ? colour(lines[k - 1]) : null, dash: (u, k) => lines[k - 1] && (lines[k - 1].dash || []).length ? (lines[k - 1].dash[0] < 4 ? "dotted" : "dashed") : "solid" } },
     }, data, host);
   };
   const plot = { host, draw, chart: draw() };

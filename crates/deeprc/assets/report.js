@@ -184,6 +184,38 @@ function forecasts() {
   draw();
 }
 
+// ---- trials of a search ----------------------------------------------------------------------------------------------------------------
+
+/** `fit[nhits,trial=3]` is trial 3 of the search of `fit[nhits]`. */
+const searchOf = (t) => where(t.pipeline, t.stage.replace(/([[,])(trial|rung)=.*$/, (_, before) => before === "[" ? "" : "]"));
+const placeOf = (t) => Number((t.stage.match(/(?:trial|place)=(\d+)/) || [])[1]);
+
+function trials() {
+  for (const search of unique(record.trials.map(searchOf))) {
+    const of = record.trials.filter((t) => searchOf(t) === search).sort((a, b) => a.rung - b.rung || placeOf(a) - placeOf(b));
+    const finite = of.filter((t) => Number.isFinite(t.loss));
+    const fresh = finite.filter((t) => t.rung === 0), later = finite.filter((t) => t.rung > 0);
+    let lowest = Infinity;
+    const best = fresh.map((t) => lowest = Math.min(lowest, t.loss));
+    // One that went on stands above the trial that it comes from: they share their options.
+    const origin = (t) => placeOf(fresh.find((f) => JSON.stringify(f.options) === JSON.stringify(t.options)) || t);
+    const after = [...later].sort((a, b) => origin(a) - origin(b));
+    const lines = [
+      { label: "trial", dots: true, color: 0, x: fresh.map(placeOf), y: fresh.map((t) => t.loss) },
+      { label: "best so far", color: 1, dash: [6, 3], x: fresh.map(placeOf), y: best },
+      { label: "after going on", dots: true, color: 2, x: unique(after.map(origin)), y: unique(after.map(origin)).map((x) => Math.min(...after.filter((t) => origin(t) === x).map((t) => t.loss))) },
+    ].filter((line) => line.x.length);
+    const host = h("div", { class: "chart" });
+    body("trials").append(h("h3", null, search), h("p", { class: "note" }, `${of.filter((t) => t.rung === 0).length} trials, ${of.length - finite.length} without a finite loss. Loss: the last one of the validation.`), host);
+    if (lines.length) lineChart(host, lines, { x: "trial", y: "validation loss", log: finite.every((t) => t.loss > 0) });
+    const options = unique(of.flatMap((t) => Object.keys(t.options)));
+    const winner = finite.filter((t) => t.rung === Math.max(...finite.map((o) => o.rung))).reduce((a, b) => !a || b.loss < a.loss ? b : a, null);
+    const show = (value) => typeof value === "number" ? number(value) : JSON.stringify(value) ?? "–";
+    body("trials").append(table([{ name: "Trial" }, { name: "Loss", number: true }, { name: "Steps", number: true }].concat(options.map((name) => ({ name, number: true }))),
+      of.map((t) => [h("th", { scope: "row" }, `${t.rung ? `rung ${t.rung}, place ` : ""}${placeOf(t)}`, t === winner ? h("span", { class: "aside" }, "best") : null), number(t.loss), number(t.steps), ...options.map((name) => show(t.options[name]))]), `Trials of ${search}`));
+  }
+}
+
 // ---- learning curves ---------------------------------------------------------------------------------------------------------------
 
 function curves() {
@@ -203,7 +235,7 @@ function curves() {
     const steps = () => unique(lines.flatMap((l) => l.x)).sort((a, b) => a - b);
     const trained = [{ name: "Model" }, { name: "Parameters", number: true }, { name: "Steps", number: true }, { name: "Best step", number: true }, { name: "Steps per second", number: true }];
     const last = (c) => Math.max(0, ...c.train.concat(c.valid).map((p) => p[0]));
-    body("curves").append(table(trained, of.map((c) => [c.model, number(c.parameters), number(last(c)), number(c.best_step), number(c.steps_per_second)]), `Trainings of ${pipeline}`));
+    body("curves").append(table(trained, of.map((c) => [c.model, number(c.parameters), number(last(c)), number(c.best_step), number(c.steps_per_second || null)]), `Trainings of ${pipeline}`));
     body("curves").append(asTable([{ name: "Step", number: true }].concat(lines.map((l) => ({ name: l.label, number: true }))),
       () => steps().map((s) => [String(s), ...lines.map((l) => number(l.y[l.x.indexOf(s)]))]), `Loss by step of ${pipeline}`));
   }
@@ -307,6 +339,7 @@ section("summary", summary, true);
 section("errors", errors, record.errors.length);
 section("metrics", metrics, record.metrics.length);
 section("forecasts", forecasts, record.forecasts.length);
+section("trials", trials, (record.trials || []).length);
 section("curves", curves, record.curves.length);
 section("timeline", timeline, record.tasks.length);
 section("stages", stages, record.stages.length);

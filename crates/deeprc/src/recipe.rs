@@ -1,4 +1,4 @@
-//! The pipeline behind `deeprc train`: one table, one or more models, evaluated. As a file, so that it can be read, changed and run again.
+//! The pipeline behind `deeprc train` and `deeprc tune`: one table, one or more models, evaluated. As a file, so that it can be read, changed and run again.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -26,10 +26,12 @@ pub struct Recipe {
     pub models: Vec<String>,
     /// Steps to forecast.
     pub h: usize,
-    /// Steps of history that the models see.
-    pub input_size: usize,
+    /// Steps of history that the models see; none leaves it to the search.
+    pub input_size: Option<usize>,
     /// Further options, `learning_rate` or, for one model of several, `nhits.learning_rate`.
     pub options: Vec<(String, String)>,
+    /// The search for good options, `{ … }` as in a pipeline file.
+    pub search: Option<String>,
     /// Sizes of the parts: rows, a fraction or a date.
     pub parts: Parts,
     /// Scaling of the targets by their training rows: `standard`, `minmax` or `none`.
@@ -57,7 +59,7 @@ impl Recipe {
     /// The pipeline file.
     pub fn toml(&self) -> String {
         let mut text = String::from(
-            "# Written by `deeprc train`. Change it and run it with `deeprc run FILE`; `deeprc models MODEL` lists all options.\n",
+            "# Written by `deeprc train` or `deeprc tune`. Change it and run it with `deeprc run FILE`; `deeprc models MODEL` lists all options.\n",
         );
         let mut line = |text_of_line: String| {
             let _ = writeln!(text, "{text_of_line}");
@@ -104,7 +106,7 @@ impl Recipe {
             several => line(pair("matrix", format!("{{ model = {} }}", list(several)))),
         }
         line(pair("h", self.h.to_string()));
-        line(pair("input_size", self.input_size.to_string()));
+        self.input_size.iter().for_each(|rows| line(pair("input_size", rows.to_string())));
         if self.ranks > 1 {
             line(pair("ranks", self.ranks.to_string()));
         }
@@ -120,6 +122,8 @@ impl Recipe {
                 line(format!("options.{model} = {{ {} }}", own.join(", ")));
             }
         }
+
+        self.search.iter().for_each(|search| line(pair("search", search.clone())));
 
         line(stage("forecast", "predict"));
         line(pair("model", quoted("fit")));
@@ -144,7 +148,7 @@ fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 /// A value as it was typed: numbers, truth values and lists stay what they are, all else is a string.
-fn value(typed: &str) -> String {
+pub fn value(typed: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(typed) {
         Ok(serde_json::Value::Null | serde_json::Value::Object(_)) | Err(_) => quoted(typed),
         Ok(value) => value.to_string(),

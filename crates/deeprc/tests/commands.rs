@@ -44,7 +44,7 @@ fn check(name: &str, commands: &[&[&str]]) {
 
 #[test]
 fn help() {
-    let commands = ["run", "train", "check", "models", "task", "doctor", "rank-test", "report"];
+    let commands = ["run", "train", "tune", "check", "models", "task", "doctor", "rank-test", "report"];
     let dir = workplace();
     let mut all = vec![transcript(dir.path(), &["--help"])];
     all.extend(commands.map(|command| transcript(dir.path(), &[command, "--help"])));

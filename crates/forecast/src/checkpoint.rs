@@ -134,6 +134,25 @@ impl Checkpoint {
         if wanted.exists() { wanted } else { self.path(Weights::Last) }
     }
 
+    /// Takes over the files of another training.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn copy(&self, from: &Checkpoint) -> Result<()> {
+        std::fs::create_dir_all(&self.dir).map_err(io("create", &self.dir))?;
+        self.clear()?;
+        // The last weights come last: a copy without them counts as none.
+        for (weights, required) in [(Weights::Best, false), (Weights::Last, true)] {
+            let (there, here) = (from.path(weights), self.path(weights));
+            if required || there.exists() {
+                let beside = here.with_extension("new");
+                std::fs::copy(&there, &beside).map_err(io("copy", &there))?;
+                std::fs::rename(&beside, &here).map_err(io("rename", &beside))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the files of an earlier training.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use crate::checkpoint::Checkpoint;
 use crate::forecaster::Forecaster;
 use crate::optimizer::Adam;
 use crate::task::{
-    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, TRAIN, TrainResult,
-    TrainTask, Weights,
+    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, TRAIN, TRIAL, TrainResult,
+    TrainTask, TrialResult, TrialTask, Weights,
 };
 use crate::trainer::{Observer, Trainer};
 use crate::{Error, Result};
@@ -30,6 +30,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry.register(TRAIN, |task, arguments| serve(task, arguments, train));
+    registry.register(TRIAL, |task, arguments| serve(task, arguments, trial));
     registry.register(PREDICT, |task, arguments| serve(task, arguments, predict));
     registry.register(CROSS_VALIDATION, |task, arguments| serve(task, arguments, cross_validation));
     registry
@@ -140,10 +141,31 @@ impl Run<'_> {
 
 fn train(run: &Run, task: &TrainTask) -> Result<TrainResult> {
     let (dataset, _) = run.dataset(&task.table, &task.dataset)?;
-    fit(run, task, Arc::new(dataset))
+    fit(run, task, Arc::new(dataset), None)
 }
 
-fn fit(run: &Run, task: &TrainTask, dataset: Arc<Dataset>) -> Result<TrainResult> {
+/// A trial whose loss is no number has an answer too: its options are bad.
+fn trial(run: &Run, task: &TrialTask) -> Result<TrialResult> {
+    let (dataset, _) = run.dataset(&task.train.table, &task.train.dataset)?;
+    let mut train = task.train.clone();
+    if let Some(from) = &task.from {
+        let checkpoint = Checkpoint::at(&train.checkpoint);
+        if run.task.rank == 0 && !(train.resume && checkpoint.exists()) {
+            checkpoint.copy(&Checkpoint::at(from))?;
+        }
+        run.comm.barrier()?;
+        train.resume = true;
+    }
+    let train = match fit(run, &train, Arc::new(dataset), task.until) {
+        Ok(train) => Some(train),
+        Err(Error::NotFinite { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let losses = |train: &TrainResult| train.valid_loss.last().or(train.train_loss.last()).map(|(_, loss)| *loss);
+    Ok(TrialResult { options: task.options.clone(), loss: train.as_ref().and_then(losses), train })
+}
+
+fn fit(run: &Run, task: &TrainTask, dataset: Arc<Dataset>, until: Option<u64>) -> Result<TrainResult> {
     let mut trainer = Trainer::new(dataset, &task.model, &task.train, run.comm.clone(), run.device())?;
     let checkpoint = Checkpoint::at(&task.checkpoint);
     if task.resume && checkpoint.exists() {
@@ -156,6 +178,7 @@ fn fit(run: &Run, task: &TrainTask, dataset: Arc<Dataset>) -> Result<TrainResult
             checkpoint.clear()?;
         }
     }
+    until.into_iter().for_each(|step| trainer.stop_after(step));
     let mut report = Report::of(run.task);
     trainer.fit(Some(&checkpoint), &mut report)
 }
@@ -197,7 +220,7 @@ fn forecast(
 fn cross_validation(run: &Run, task: &CrossValidationTask) -> Result<CrossValidationResult> {
     let (dataset, metadata) = run.dataset(&task.train.table, &task.train.dataset)?;
     let dataset = Arc::new(dataset);
-    let train = fit(run, &task.train, Arc::clone(&dataset))?;
+    let train = fit(run, &task.train, Arc::clone(&dataset), None)?;
     // Rank 0 has written the weights when all have come here.
     run.comm.barrier()?;
     let checkpoint = Checkpoint::at(&task.train.checkpoint);

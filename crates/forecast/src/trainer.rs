@@ -59,6 +59,8 @@ pub struct Trainer {
     validation: Vec<Window>,
     steps: Steps,
     max_steps: u64,
+    /// The step after which this run stops: the last one, unless told otherwise.
+    until: u64,
 }
 
 impl Trainer {
@@ -80,13 +82,15 @@ impl Trainer {
         native::allow_tf32(train.precision == Precision::Tf32)?;
         let steps = Steps::new(windows.len(), model.name(), train);
         let parameters = forecaster.model.parameters().tensors();
+        let max_steps = if train.epochs > 0 { train.epochs * steps.per_epoch } else { train.max_steps };
         Ok(Self {
             adam: Adam::configured(parameters, train, device),
             exchange: (comm.size() > 1).then(|| Exchange::new(comm.clone(), parameters, device)).transpose()?,
             state: State::new(model, train, dataset.columns()),
             loss: forecaster.loss().clone(),
             valid_loss: Loss::validation(train),
-            max_steps: if train.epochs > 0 { train.epochs * steps.per_epoch } else { train.max_steps },
+            max_steps,
+            until: max_steps,
             dataset,
             comm,
             forecaster,
@@ -128,6 +132,12 @@ impl Trainer {
         Ok(())
     }
 
+    /// Stops after this step as if it were the last one, with a look at the validation part and a checkpoint. The learning rate goes
+    /// on as planned for the whole training.
+    pub fn stop_after(&mut self, step: u64) {
+        self.until = step.min(self.max_steps);
+    }
+
     /// Trains to the last step; rank 0 writes `checkpoint`.
     ///
     /// # Errors
@@ -138,7 +148,7 @@ impl Trainer {
         let first_step_at = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
         let checkpoint = checkpoint.filter(|_| self.comm.rank() == 0);
         let mut training = Duration::ZERO;
-        while self.state.step < self.max_steps && !self.state.stopped_early {
+        while self.state.step < self.until && !self.state.stopped_early {
             let started = Instant::now();
             let (loss, canceled) = self.step(observer.canceled())?;
             training += started.elapsed();
@@ -172,7 +182,7 @@ impl Trainer {
     }
 
     fn finished(&self) -> bool {
-        self.state.step == self.max_steps || self.state.stopped_early
+        self.state.step == self.until || self.state.stopped_early
     }
 
     fn progress(&self, train_loss: f64) -> Progress {
@@ -239,7 +249,7 @@ impl Trainer {
 
     /// Looks at the validation part if it is time; true if it did.
     fn maybe_validate(&mut self, checkpoint: Option<&Checkpoint>) -> Result<bool> {
-        let due = self.state.step.is_multiple_of(self.state.train.val_check_steps) || self.state.step == self.max_steps;
+        let due = self.state.step.is_multiple_of(self.state.train.val_check_steps) || self.state.step == self.until;
         let by_training = self.state.train.monitor == Monitor::TrainLoss;
         if !due || (self.validation.is_empty() && !by_training) {
             return Ok(false);

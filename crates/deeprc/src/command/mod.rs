@@ -11,6 +11,7 @@ mod report;
 mod run;
 mod task;
 mod train;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Command {
     Run(run::Args),
     /// Train models on a table and evaluate them, without a pipeline file
     Train(train::Args),
+    /// Search for good options of models on a table, then train and evaluate the best
+    Tune(tune::Args),
     /// Check pipeline files against the data and the machine, without running anything
     Check(check::Args),
     /// List the models, or all options of one
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
     bug::guard(printer, || match cli.command {
         Command::Run(args) => run::main(args, printer),
         Command::Train(args) => train::main(&args, printer),
+        Command::Tune(args) => tune::main(&args, printer),
         Command::Check(args) => check::main(&args, printer),
         Command::Models(args) => models::main(&args, printer),
         Command::Task(args) => task::main(args, printer),

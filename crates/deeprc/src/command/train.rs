@@ -42,7 +42,7 @@ pub struct Args {
     /// Steps to forecast
     #[arg(long, value_name = "STEPS", default_value_t = 24, value_parser = positive)]
     h: usize,
-    /// Steps of history that the models see (twice `h` unless given)
+    /// Steps of history that the models see (twice `h` unless given; `tune` searches it unless given)
     #[arg(long, value_name = "STEPS", value_parser = positive)]
     input_size: Option<usize>,
     /// Any other option of the models or of training: `max_steps=400`, for one of several models `nhits.learning_rate=1e-4`
@@ -85,7 +85,12 @@ fn positive(text: &str) -> Result<usize, String> {
 
 /// Writes the pipeline into a fresh run directory and runs it.
 pub fn main(args: &Args, printer: Printer) -> Exit {
-    let recipe = match recipe(args) {
+    run_recipe(args, None, printer)
+}
+
+/// The same with a search in front of the training, `{ … }` as in a pipeline file.
+pub fn run_recipe(args: &Args, search: Option<String>, printer: Printer) -> Exit {
+    let recipe = match recipe(args, search) {
         Ok(recipe) => recipe,
         Err(Fault { message, hint }) => {
             printer.error(message, hint.as_deref());
@@ -106,7 +111,7 @@ struct Fault {
     hint: Option<String>,
 }
 
-fn recipe(args: &Args) -> Result<Recipe, Fault> {
+fn recipe(args: &Args, search: Option<String>) -> Result<Recipe, Fault> {
     let models = catalogue();
     let mut several_targets = true;
     for name in &args.models {
@@ -135,7 +140,7 @@ fn recipe(args: &Args) -> Result<Recipe, Fault> {
         }
     };
     Ok(Recipe {
-        name: format!("train-{}", args.models.join("-")),
+        name: format!("{}-{}", if search.is_some() { "tune" } else { "train" }, args.models.join("-")),
         seed: args.seed,
         files: args.tables.iter().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone())).collect(),
         unpivot: targets.len() > 1 && !several_targets,
@@ -145,8 +150,9 @@ fn recipe(args: &Args) -> Result<Recipe, Fault> {
         exogenous: [args.hist.clone(), args.futr.clone(), args.stat.clone()],
         models: args.models.clone(),
         h: args.h,
-        input_size: args.input_size.unwrap_or(2 * args.h),
+        input_size: args.input_size.or_else(|| search.is_none().then_some(2 * args.h)),
         options: args.set.clone(),
+        search,
         parts: Parts { validation: args.validation.clone(), test: args.test.clone() },
         scale: args.scale.clone(),
         metrics: args.metrics.clone(),

@@ -117,3 +117,37 @@ fn train_asks_for_what_it_cannot_know() {
     refuse(&["nothing.csv", "--model", "nhits"], &["nothing.csv"]);
     assert_eq!(std::fs::read_dir(place.path().join("runs")).map_or(0, Iterator::count), 0, "what was refused leaves no run");
 }
+
+#[test]
+fn a_search_trains_trials_and_goes_on_with_the_best() {
+    if !can_train() {
+        return;
+    }
+    let place = Place::new();
+    let command =
+        ["tune", "--table", "loads.csv", "--model", "nlinear", "--h", "12", "--input-size", "24", "--trials", "4", "--parallel", "2"];
+    let ladder = ["--halving", "2", "--vary", "learning_rate=1e-4..1e-1:log", "--vary", "max_steps=[8,12]", "--json"];
+    let ended =
+        place.deeprc(&[&command[..], &ladder].concat()).expect(0, &["fit[trial=3]: done", "fit[rung=1,place=1]: done", "fit: done"]);
+    assert!(ended.json()["metrics"].as_array().unwrap().iter().any(|metric| metric["model"] == "nlinear"));
+    let record = |run: &str| -> Value { serde_json::from_slice(&std::fs::read(place.path().join(run).join("run.json")).unwrap()).unwrap() };
+    let first = record("runs/tune-nlinear-1");
+    let trials = first["trials"].as_array().unwrap();
+    assert_eq!(trials.iter().filter(|trial| trial["rung"] == 0).count(), 4);
+    let steps = |trial: &Value| trial["steps"].as_u64().unwrap() * if trial["rung"] == 0 { 2 } else { 1 };
+    assert!(trials.iter().all(|trial| trial["options"]["max_steps"] == steps(trial)), "{trials:?}");
+    // The best of the last rung is the model; its curve is that of its trial.
+    let last = trials.iter().filter(|trial| trial["rung"] == 1).map(|trial| trial["loss"].as_f64().unwrap());
+    let valid = first["curves"][0]["valid"].as_array().unwrap().last().unwrap()[1].as_f64().unwrap();
+    assert_eq!(valid, last.fold(f64::INFINITY, f64::min));
+    // A finished search is reused as a whole, and another one draws the same trials.
+    place.deeprc(&["run", "--resume", "runs/tune-nlinear-1"]).expect(0, &["fit[trial=0]: reused", "fit: reused", "0 tasks"]);
+    place.deeprc(&["run", "runs/tune-nlinear-1/pipeline.toml", "--json"]).expect(0, &[]);
+    let drawn = |record: &Value| {
+        let mut all: Vec<(String, Value)> =
+            record["trials"].as_array().unwrap().iter().map(|trial| (trial["stage"].to_string(), trial["options"].clone())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    };
+    assert_eq!(drawn(&first), drawn(&record("runs/tune-nlinear-2")));
+}

@@ -115,7 +115,7 @@ impl Trial {
         })?;
         let until = search.until(rung, train.max_steps);
         let table = (inputs.place)(self.input);
-        let task = TrainTask { table, dataset: dataset.clone(), model, train, checkpoint: output.to_owned(), resume };
+        let task = TrainTask { table, dataset: dataset.clone(), model, train, checkpoint: output.to_owned(), resume, init_from: None };
         Ok(TrialTask { train: task, options, until, from })
     }
 
