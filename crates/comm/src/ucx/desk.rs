@@ -7,15 +7,20 @@ use std::{
 
 use bytes::Bytes;
 
-use super::ffi::{Arrived, Event, Worker};
+use super::ffi::{Event, Worker};
 use crate::{
     Error,
     mailbox::Mailbox,
     network::{Heard, Inbound, Meeting, acknowledge},
 };
 
-/// Frames have at most so many bytes: UCX sends them at once, without a handshake, over every transport it has.
-pub(super) const FRAME: usize = 8 << 10;
+/// What is received for a frame has at most so many bytes: UCX sends them at once, without a handshake, over every transport it has.
+const ROOM: usize = 8 << 10;
+/// Sender and number, in front of a frame. They are in the tag as well, but UCX 1.13 does not tell the tag of every message that had
+/// come before its receive was posted.
+const LABEL: usize = 16;
+/// The longest frame.
+pub(super) const FRAME: usize = ROOM - LABEL;
 /// Receives that are posted for frames, of all ranks together. UCX keeps those that come while all are taken.
 const POSTED: usize = 32;
 
@@ -101,7 +106,7 @@ impl Desk {
             buried: false,
         };
         let others = meeting.peers.iter().enumerate().map(other).collect();
-        let posted = vec![vec![0; FRAME]; POSTED];
+        let posted = vec![vec![0; ROOM]; POSTED];
         Desk { rank, run: drawn >> 48, worker, posted, jobs: HashMap::new(), tickets: 0, others }
     }
 
@@ -132,8 +137,10 @@ impl Desk {
         unsafe { self.worker.receive(tag, ANY_FRAME, memory.as_mut_ptr(), memory.len(), ticket) }
     }
 
-    pub(super) fn send_frame(&mut self, to: usize, frame: Vec<u8>, counts: &[Counts]) -> Result<(), String> {
-        let tag = self.tag(FRAMES, self.rank, self.others[to].frames);
+    pub(super) fn send_frame(&mut self, to: usize, frame: &[u8], counts: &[Counts]) -> Result<(), String> {
+        let number = self.others[to].frames;
+        let frame = [&(self.rank as u64).to_le_bytes(), &number.to_le_bytes(), frame].concat();
+        let tag = self.tag(FRAMES, self.rank, number);
         self.others[to].frames += 1;
         counts[to].frames.fetch_add(1, Ordering::SeqCst);
         let bytes = std::ptr::from_ref(frame.as_slice());
@@ -182,33 +189,35 @@ impl Desk {
 
     fn sort(&mut self, event: Event, mailbox: &Mailbox, counts: &[Counts]) {
         let (ticket, done) = match event {
-            Event::Done { ticket, arrived } => (ticket, Some(arrived)),
-            Event::Failed { ticket } => (ticket, None),
+            Event::Done { ticket } => (ticket, true),
+            Event::Failed { ticket } => (ticket, false),
             Event::Ended { rank } => return counts[rank].dead.store(true, Ordering::SeqCst),
         };
         let failed = |rank: usize| counts[rank].dead.store(true, Ordering::SeqCst);
         match self.jobs.remove(&ticket) {
             Some(Job::ReceiveFrame(slot)) => {
-                if let Some(Some(arrived)) = done {
-                    self.frame(slot, arrived, mailbox, counts);
+                if done {
+                    self.frame(slot, mailbox, counts);
                 }
                 // Fails only when memory is short; the other slots are still there then.
                 let _ = self.post(slot);
             }
             Some(Job::ReceiveBody(from, number)) => match done {
-                Some(_) => {
+                true => {
                     self.others[from].inbound.landed(number);
                     self.deliver(from, mailbox, counts);
                 }
-                None => failed(from),
+                false => failed(from),
             },
             Some(Job::SendFrame(to, _)) => {
                 counts[to].frames.fetch_sub(1, Ordering::SeqCst);
-                done.is_none().then(|| failed(to));
+                if !done {
+                    failed(to);
+                }
             }
             Some(Job::SendBody(to, _)) => match done {
-                Some(_) => _ = counts[to].bodies.fetch_add(1, Ordering::SeqCst),
-                None => failed(to),
+                true => _ = counts[to].bodies.fetch_add(1, Ordering::SeqCst),
+                false => failed(to),
             },
             Some(Job::Flush) => counts[self.rank].flushed.store(true, Ordering::SeqCst),
             None => {}
@@ -216,13 +225,24 @@ impl Desk {
     }
 
     /// A frame has come, perhaps before its turn: UCX keeps the order of small messages only.
-    fn frame(&mut self, slot: usize, arrived: Arrived, mailbox: &Mailbox, counts: &[Counts]) {
-        let (from, number) = ((arrived.tag >> FROM) as usize & 0xffff, arrived.tag & NUMBER);
-        let Some(other) = self.others.get_mut(from).filter(|_| from != self.rank) else { return };
-        other.early.insert(number, self.posted[slot][..arrived.length].to_vec());
-        loop {
-            let other = &mut self.others[from];
-            let Some(frame) = other.early.remove(&(other.next & NUMBER)) else { return };
+    fn frame(&mut self, slot: usize, mailbox: &Mailbox, counts: &[Counts]) {
+        // Back in its place before it is posted again.
+        let memory = std::mem::take(&mut self.posted[slot]);
+        let (label, frame) = memory.split_at(LABEL);
+        let [from, number] = [&label[..8], &label[8..]].map(|word| u64::from_le_bytes(word.try_into().expect("half a label")));
+        let from = from as usize;
+        match self.others.get_mut(from).filter(|_| from != self.rank) {
+            Some(other) if other.next == number => {
+                other.next += 1;
+                self.read(from, frame, mailbox, counts);
+            }
+            // The frame says itself where it ends.
+            Some(other) => _ = other.early.insert(number, frame.to_vec()),
+            None => {}
+        }
+        self.posted[slot] = memory;
+        while let Some(other) = self.others.get_mut(from) {
+            let Some(frame) = other.early.remove(&other.next) else { return };
             other.next += 1;
             self.read(from, &frame, mailbox, counts);
         }
@@ -262,7 +282,7 @@ impl Desk {
             mailbox.close(from, Error::PeerLeft { rank: from });
             counts[from].parted.store(true, Ordering::SeqCst);
             // A rank that does not get the answer has gone, or waits until its patience ends.
-            let _ = self.send_frame(from, acknowledge(), counts);
+            let _ = self.send_frame(from, &acknowledge(), counts);
         }
     }
 }

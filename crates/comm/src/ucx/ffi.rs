@@ -20,8 +20,6 @@ struct RawEvent {
     kind: u32,
     status: i32,
     ticket: u64,
-    tag: u64,
-    length: u64,
 }
 
 unsafe extern "C" {
@@ -60,19 +58,12 @@ unsafe extern "C" {
 /// Something that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
-    /// An operation, and whether it succeeded.
-    Done { ticket: u64, arrived: Option<Arrived> },
+    /// An operation.
+    Done { ticket: u64 },
     /// An operation that failed.
     Failed { ticket: u64 },
     /// The connection with a rank.
     Ended { rank: usize },
-}
-
-/// What was received; of an operation that sends, zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arrived {
-    pub(super) tag: u64,
-    pub(super) length: usize,
 }
 
 /// A worker of UCX and its endpoints. Not for several threads at the same time.
@@ -168,11 +159,10 @@ impl Worker {
         if unsafe { drc_ucx_event(self.raw(), &raw mut event) } == 0 {
             return None;
         }
-        let RawEvent { kind, status, ticket, tag, length } = event;
+        let RawEvent { kind, status, ticket } = event;
         Some(match (kind, status) {
             (3, _) => Event::Ended { rank: ticket as usize },
-            (2, 0) => Event::Done { ticket, arrived: Some(Arrived { tag, length: length as usize }) },
-            (_, 0) => Event::Done { ticket, arrived: None },
+            (_, 0) => Event::Done { ticket },
             _ => Event::Failed { ticket },
         })
     }

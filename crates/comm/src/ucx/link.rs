@@ -86,7 +86,7 @@ impl Link {
             for rank in link.others() {
                 let peer = &meeting.peers[rank];
                 let reached = desk.worker().connect(rank, &peer.address, peer.process.is_some());
-                let greeted = reached.and_then(|()| desk.send_frame(rank, hello(meeting.drawn, peer.drawn), &link.office.counts));
+                let greeted = reached.and_then(|()| desk.send_frame(rank, &hello(meeting.drawn, peer.drawn), &link.office.counts));
                 greeted.map_err(|reason| failed(format!("connect to rank {rank}"), reason))?;
             }
         }
@@ -132,7 +132,7 @@ impl Link {
         let Outgoing { frames, bodies } = Outgoing::new(address.context, address.tag, &message, FRAME);
         for frame in frames {
             self.wait(to, deadline, |counts| counts.frames.load(Ordering::SeqCst) < AHEAD)?;
-            let sent = self.office.desk().send_frame(to, frame, &self.office.counts);
+            let sent = self.office.desk().send_frame(to, &frame, &self.office.counts);
             sent.or_else(|_| self.broken(to, deadline))?;
         }
         if bodies.is_empty() {
@@ -184,7 +184,7 @@ impl Link {
     fn tell_all(&self, frame: &[u8]) {
         for rank in self.others().filter(|rank| self.office.counts[*rank].dead.load(Ordering::SeqCst).not()) {
             // Who cannot be told has gone.
-            let _ = self.office.desk().send_frame(rank, frame.to_vec(), &self.office.counts);
+            let _ = self.office.desk().send_frame(rank, frame, &self.office.counts);
         }
     }
 }

@@ -82,8 +82,8 @@ static struct operation *begin(struct drc_ucx *group, uint32_t kind, uint64_t ti
   return operation;
 }
 
-static void end(struct operation *operation, ucs_status_t status, const ucp_tag_recv_info_t *info) {
-  const struct drc_ucx_event event = {operation->kind, status, operation->ticket, info ? info->sender_tag : 0, info ? info->length : 0};
+static void end(struct operation *operation, ucs_status_t status) {
+  const struct drc_ucx_event event = {operation->kind, status, operation->ticket};
   operation->previous->next = operation->next;
   operation->next->previous = operation->previous;
   tell(operation->group, event);
@@ -91,24 +91,24 @@ static void end(struct operation *operation, ucs_status_t status, const ucp_tag_
 }
 
 static void on_sent(void *request, ucs_status_t status, void *operation) {
-  end(operation, status, NULL);
+  end(operation, status);
   ucp_request_free(request);
 }
 
 static void on_received(void *request, ucs_status_t status, const ucp_tag_recv_info_t *info, void *operation) {
-  end(operation, status, status == UCS_OK ? info : NULL);
+  (void)info;
+  end(operation, status);
   ucp_request_free(request);
 }
 
 static void on_failure(void *of, ucp_ep_h endpoint, ucs_status_t status) {
   struct peer *peer = of;
   (void)endpoint;
-  tell(peer->group, (struct drc_ucx_event){DRC_UCX_ENDED, status, (uint64_t)(peer - peer->group->peers), 0, 0});
+  tell(peer->group, (struct drc_ucx_event){DRC_UCX_ENDED, status, (uint64_t)(peer - peer->group->peers)});
 }
 
 // Either the operation has ended, or the callback will tell.
-static int began(struct operation *operation, ucs_status_ptr_t request, const ucp_tag_recv_info_t *info, const char *what, char *why,
-                 size_t room) {
+static int began(struct operation *operation, ucs_status_ptr_t request, const char *what, char *why, size_t room) {
   if (UCS_PTR_IS_ERR(request)) {
     const ucs_status_t status = UCS_PTR_STATUS(request);
     operation->previous->next = operation->next;
@@ -117,7 +117,7 @@ static int began(struct operation *operation, ucs_status_ptr_t request, const uc
     return explain(status, what, why, room);
   }
   if (request == NULL) {
-    end(operation, UCS_OK, info);
+    end(operation, UCS_OK);
   } else {
     operation->request = request;
   }
@@ -210,26 +210,22 @@ int drc_ucx_send(struct drc_ucx *group, size_t rank, uint64_t tag, const uint8_t
   struct operation *operation = begin(group, DRC_UCX_SENT, ticket);
   const ucp_request_param_t param = {
       .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA, .cb.send = on_sent, .user_data = operation};
-  return began(operation, ucp_tag_send_nbx(group->peers[rank].endpoint, bytes, length, tag, &param), NULL, "send", why, room);
+  return began(operation, ucp_tag_send_nbx(group->peers[rank].endpoint, bytes, length, tag, &param), "send", why, room);
 }
 
 int drc_ucx_receive(struct drc_ucx *group, uint64_t tag, uint64_t mask, uint8_t *bytes, size_t length, uint64_t ticket, char *why,
                     size_t room) {
   struct operation *operation = begin(group, DRC_UCX_RECEIVED, ticket);
-  ucp_tag_recv_info_t info = {0};
   const ucp_request_param_t param = {
-      .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_RECV_INFO,
-      .cb.recv = on_received,
-      .user_data = operation,
-      .recv_info.tag_info = &info};
-  return began(operation, ucp_tag_recv_nbx(group->worker, bytes, length, tag, mask, &param), &info, "receive", why, room);
+      .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA, .cb.recv = on_received, .user_data = operation};
+  return began(operation, ucp_tag_recv_nbx(group->worker, bytes, length, tag, mask, &param), "receive", why, room);
 }
 
 int drc_ucx_flush(struct drc_ucx *group, uint64_t ticket, char *why, size_t room) {
   struct operation *operation = begin(group, DRC_UCX_SENT, ticket);
   const ucp_request_param_t param = {
       .op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA, .cb.send = on_sent, .user_data = operation};
-  return began(operation, ucp_worker_flush_nbx(group->worker, &param), NULL, "flush", why, room);
+  return began(operation, ucp_worker_flush_nbx(group->worker, &param), "flush", why, room);
 }
 
 size_t drc_ucx_progress(struct drc_ucx *group) {

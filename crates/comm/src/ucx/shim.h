@@ -16,9 +16,6 @@ struct drc_ucx_event {
   int32_t status;
   // Of the call that began it; for DRC_UCX_ENDED the rank whose connection has failed.
   uint64_t ticket;
-  // For DRC_UCX_RECEIVED.
-  uint64_t tag;
-  uint64_t length;
 };
 
 // A worker that can reach `size` ranks. Null, and the reason in `why`, when that cannot be.
