@@ -30,6 +30,8 @@ fn gloo() {
         .file("src/gloo/shim.cc")
         .compile("deeprc_comm_gloo");
     println!("cargo:rustc-link-lib=gloo");
+    // Where `dlsym` is a library of its own, in older C libraries.
+    println!("cargo:rustc-link-lib=dl");
 }
 
 fn ucx() {

@@ -49,7 +49,7 @@ impl Link {
         let patience = deadline.remaining(None)?.as_millis() as u64;
         let place = place(store)?;
         let group = Group::open(at.rank, at.size, FRAME, &place, patience, desk.clone())
-            .map_err(|reason| failed("listen for", at.rank, format!("{reason}\nhint: {INTERFACE} names the network interface to use")))?;
+            .map_err(|reason| failed("listen for", at.rank, with_hint(reason)))?;
         let line = *group.line();
         let others = |rank: &usize| *rank != at.rank;
         let addresses: Vec<Vec<u8>> = (0..at.size).map(|rank| if others(&rank) { line.address(rank) } else { Vec::new() }).collect();
@@ -169,6 +169,11 @@ impl Drop for Link {
         // Who does not answer in time is stopped, or was lost with its network: it has been waited for long enough.
         let _ = self.desk().mailbox.wait(self.rank, Deadline::new("leave", FAREWELL), None, |_| others().all(over).then_some(Ok(())));
     }
+}
+
+/// What most likely helps, unless the reason says it itself.
+fn with_hint(reason: String) -> String {
+    if reason.contains("hint: ") { reason } else { format!("{reason}\nhint: {INTERFACE} names the network interface to use") }
 }
 
 fn failed(action: &str, rank: usize, reason: String) -> Error {

@@ -17,6 +17,9 @@
 //! Gloo has collectives of its own; this transport does not use them. Their `allreduce` adds in the order of a ring rather than of
 //! the ranks; their waits can be neither aborted nor limited without the end of all connections; and `alltoallv` moves the
 //! same bytes the same way. See the figures in `benchmarks/comm`.
+//!
+//! libtorch contains a Gloo of another version under the same names. In a program that is linked with both, the one that the loader
+//! finds first serves both; if that is libtorch's, this transport refuses to open rather than crash.
 
 mod desk;
 mod ffi;

@@ -12,6 +12,7 @@
 
 #include "shim.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -383,6 +384,20 @@ void explain(const std::exception& error, char* why, size_t room) {
   why[length] = 0;
 }
 
+// libtorch has a Gloo of its own, of another version and with the same names. If the loader has put that in front, the classes above are
+// mixed with it, and the process ends in the first connection.
+void checkLibrary() {
+  for (const char* name : {"_ZN4gloo9transport3tcp13UnboundBuffer8waitRecvEPiNSt6chrono8durationIlSt5ratioILl1ELl1000EEEE",
+                           "_ZN4gloo9transport3tcp4Pair4recvEv"}) {
+    Dl_info found;
+    void* address = dlsym(RTLD_DEFAULT, name);
+    if (address != nullptr && dladdr(address, &found) != 0 && strstr(found.dli_fname, "libgloo") == nullptr) {
+      throw std::runtime_error(std::string("this program uses the Gloo inside ") + found.dli_fname +
+                               " instead of libgloo\nhint: use another transport in a program with libtorch, for example ucx or shm");
+    }
+  }
+}
+
 template <typename Call>
 int guarded(char* why, size_t room, Call call) {
   try {
@@ -426,6 +441,7 @@ drc_gloo* drc_gloo_open(size_t rank, size_t size, size_t frame, const char* inte
                         drc_gloo_listener listener, char* why, size_t room) {
   std::unique_ptr<drc_gloo> group;
   const int failed = guarded(why, room, [&] {
+    checkLibrary();
     tcp::attr attr;
     attr.iface = interface;
     attr.hostname = address;
