@@ -30,6 +30,8 @@ pub(super) struct Link {
     world: &'static World,
     mailbox: Mailbox,
     traffic: Mutex<Option<Traffic>>,
+    /// What MPI has still to read, and for whom.
+    unread: Mutex<Vec<(usize, Arc<Outgoing>)>>,
     bell: Arc<Bell>,
     /// Notices the deaths of the ranks on this host.
     watch: Option<Watch>,
@@ -55,7 +57,8 @@ impl Link {
     /// Meets the others: they are there, and of the same build.
     pub(super) fn meet(world: &'static World, group: Group, deadline: Deadline<'_>) -> Result<Arc<Self>> {
         let (traffic, bell) = (Mutex::new(Some(Traffic::new(group, world.rank, world.size))), Arc::new(Bell::default()));
-        let mut link = Link { world, mailbox: Mailbox::new(world.size), traffic, bell, watch: None, left: AtomicBool::new(false) };
+        let (mailbox, unread, left) = (Mailbox::new(world.size), Mutex::default(), AtomicBool::new(false));
+        let mut link = Link { world, mailbox, traffic, unread, bell, watch: None, left };
         let hellos = link.greet(deadline)?;
         link.watch = Some(link.watch(&hellos)?);
         Ok(Arc::new(link))
@@ -112,7 +115,7 @@ impl Link {
         self.note(self.mailbox.take(address, deadline, Some(self)))
     }
 
-    pub(super) fn send(&self, to: usize, address: Address, message: Message, deadline: Deadline<'_>) -> Result<()> {
+    pub(super) fn send(&self, to: usize, address: Address, message: Message) -> Result<()> {
         if to == self.world.rank {
             self.mailbox.put(address, message);
             // Another thread of this rank may be pumping for just this message.
@@ -126,10 +129,34 @@ impl Link {
         }
         let head = frame::head(address.context, address.tag, &message);
         let out = self.with(|traffic| traffic.post(to, head, message.parts))?;
-        self.note(self.mailbox.wait(to, deadline, Some(self), |state| {
-            // In this order: what MPI has taken was sent, whatever became of the receiver.
-            if out.done() { Some(Ok(())) } else { state.closed(to).map(Err) }
-        }))
+        if !out.done() {
+            // Not waited for here, so that the next message is under way with this one.
+            self.unread().push((to, out));
+        }
+        Ok(())
+    }
+
+    /// Waits until MPI has read all that was sent.
+    pub(super) fn flush(&self, deadline: Deadline<'_>) -> Result<()> {
+        loop {
+            let mut unread = self.unread();
+            unread.retain(|(_, out)| !out.done());
+            let Some((to, out)) = unread.first().cloned() else { return Ok(()) };
+            drop(unread);
+            let flushed = self.mailbox.wait(to, deadline, Some(self), |state| {
+                // In this order: what MPI has taken was sent, whatever became of the receiver.
+                if out.done() { Some(Ok(())) } else { state.closed(to).map(Err) }
+            });
+            if flushed.is_err() {
+                // The next flush is not about this message any more; its traffic keeps it.
+                self.unread().retain(|(_, other)| !Arc::ptr_eq(other, &out));
+            }
+            self.note(flushed)?;
+        }
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Vec<(usize, Arc<Outgoing>)>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn abort(&self, reason: &str) {

@@ -13,7 +13,7 @@
 //! MPI moves bytes only while it is called. Whoever waits, in `send` or in `recv`, therefore asks it again and again
 //! ([`Pump`](crate::mailbox::Pump)): for 50 µs without a pause, for 150 µs more letting other threads go first, then with
 //! pauses that grow to 1 ms. A large message reaches its receiver only while both are in a call of this crate, and
-//! `send` of more than a few kilobytes returns when the receiver has it.
+//! a call that sends more than a few kilobytes returns when the receiver has them.
 //!
 //! # Threads
 //! `MPI_THREAD_MULTIPLE` is asked for. `MPI_THREAD_SERIALIZED` is enough, because this crate calls MPI under one lock; with
@@ -92,9 +92,13 @@ impl Transport for Mpi {
         self.members.len()
     }
 
-    fn send(&self, to: usize, tag: Tag, message: Message, deadline: Deadline<'_>) -> Result<()> {
+    fn send(&self, to: usize, tag: Tag, message: Message, _deadline: Deadline<'_>) -> Result<()> {
         let address = Address { context: self.context, from: self.members[self.rank], tag };
-        self.link.send(self.members[to], address, message, deadline)
+        self.link.send(self.members[to], address, message)
+    }
+
+    fn flush(&self, deadline: Deadline<'_>) -> Result<()> {
+        self.link.flush(deadline)
     }
 
     fn recv(&self, from: usize, tag: Tag, deadline: Deadline<'_>) -> Result<Message> {
