@@ -9,6 +9,7 @@ const VERSION: &str = "2.11.0";
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=shim/shim.cpp");
+    println!("cargo:rerun-if-changed=shim/kernels.cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     if std::env::var_os("CARGO_FEATURE_TORCH").is_none() {
         return;
@@ -18,16 +19,16 @@ fn main() {
     let torch = lib.parent().expect("the library folder lies in the package").to_owned();
     check_version(&torch);
     let include = torch.join("include");
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .warnings(false)
-        .opt_level(1)
-        .include(&include)
-        .include(include.join("torch/csrc/api/include"))
-        .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        .file("shim/shim.cpp")
-        .compile("deeprc_forecast_shim");
+    let mut shim = cc::Build::new();
+    shim.cpp(true).std("c++17").warnings(false).include(&include).include(include.join("torch/csrc/api/include"));
+    shim.define("_GLIBCXX_USE_CXX11_ABI", "1");
+    shim.clone().opt_level(1).file("shim/shim.cpp").compile("deeprc_forecast_shim");
+    // Sums may be taken in any order, as in libtorch's own kernels; infinities and NaN keep their meaning.
+    let reorder = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"];
+    let kernels = reorder.iter().fold(shim.opt_level(3), |kernels, flag| kernels.flag_if_supported(flag));
+    kernels.flag("-fopenmp").file("shim/kernels.cpp").compile("deeprc_forecast_kernels");
+    // libtorch's own threads: it ships the library under this name.
+    println!("cargo:rustc-link-lib=gomp");
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
     // The folder as it is now, then the checkout's link relative to target/release, so that a moved checkout still runs.

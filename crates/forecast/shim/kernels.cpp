@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
@@ -424,6 +426,164 @@ struct Season : torch::autograd::Function<Season> {
   }
 };
 
+// Attention over few steps whose scores are added to those of the layer before (He et al. 2021, "RealFormer"): one head of one window.
+// Rows of scores are `padded` wide, a multiple of LANES, so that all inner loops run over whole vectors; what is beyond the last
+// step has weight 0.
+constexpr int64_t LANES = 16;
+constexpr float NOTHING = -1e30f;
+
+struct Head {
+  int64_t steps, padded, width;
+};
+
+// Columns of `x` as rows of `padded` values.
+inline void turned(const float* x, int64_t stride, const Head& head, float* out) {
+  for (int64_t c = 0; c < head.width; c++) {
+    for (int64_t j = 0; j < head.steps; j++) out[c * head.padded + j] = x[j * stride + c];
+    for (int64_t j = head.steps; j < head.padded; j++) out[c * head.padded + j] = 0.0f;
+  }
+}
+
+// y[j] += factor * x[j] over whole vectors.
+inline void add_row(float factor, const float* __restrict x, float* __restrict y, int64_t padded) {
+  for (int64_t j = 0; j < padded; j += LANES)
+    for (int64_t l = 0; l < LANES; l++) y[j + l] += factor * x[j + l];
+}
+
+// Sum of x[j] * y[j] over whole vectors.
+inline float dot_row(const float* __restrict x, const float* __restrict y, int64_t padded) {
+  float lanes[LANES] = {};
+  for (int64_t j = 0; j < padded; j += LANES)
+    for (int64_t l = 0; l < LANES; l++) lanes[l] += x[j + l] * y[j + l];
+  float sum = 0.0f;
+  for (int64_t l = 0; l < LANES; l++) sum += lanes[l];
+  return sum;
+}
+
+VECTORISED void residual_forward(const float* q, const float* k, const float* v, int64_t stride, const float* before, Head head, float* now,
+                                 float* out, int64_t out_stride, float* log_sums, float* work) {
+  int64_t padded = head.padded;
+  float *keys = work, *values = keys + head.width * padded, *row = values + head.width * padded;
+  turned(k, stride, head, keys);
+  turned(v, stride, head, values);
+  for (int64_t i = 0; i < head.steps; i++) {
+    float* scores = now + i * padded;
+    if (before)
+      for (int64_t j = 0; j < padded; j++) row[j] = before[i * padded + j];
+    else
+      for (int64_t j = 0; j < padded; j++) row[j] = 0.0f;
+    for (int64_t c = 0; c < head.width; c++) add_row(q[i * stride + c], keys + c * padded, row, padded);
+    for (int64_t j = head.steps; j < padded; j++) row[j] = NOTHING;
+    float highest = NOTHING;
+    for (int64_t j = 0; j < padded; j++) highest = row[j] > highest ? row[j] : highest;
+    float sum = 0.0f;
+    for (int64_t j = 0; j < padded; j++) {
+      scores[j] = row[j];
+      row[j] = exp_negative(row[j] - highest);
+      sum += row[j];
+    }
+    float part = 1.0f / sum;
+    for (int64_t c = 0; c < head.width; c++) out[i * out_stride + c] = dot_row(row, values + c * padded, padded) * part;
+    log_sums[i] = highest + std::log(sum);
+  }
+}
+
+// `later` is the gradient of the scores from the layer behind, or null; `earlier` that of the scores of the layer before.
+VECTORISED void residual_backward(const float* q, const float* k, const float* v, int64_t stride, const float* now, const float* out,
+                                  const float* change, int64_t out_stride, const float* later, Head head, const float* log_sums, float* dq,
+                                  float* dk, float* dv, float* earlier, float* work) {
+  int64_t padded = head.padded, square = head.width * padded;
+  float *keys = work, *values = keys + square, *to_keys = values + square, *to_values = to_keys + square;
+  float *row = to_values + square, *weights = row + padded;
+  turned(k, stride, head, keys);
+  turned(v, stride, head, values);
+  for (int64_t n = 0; n < 2 * square; n++) to_keys[n] = 0.0f;
+  for (int64_t i = 0; i < head.steps; i++) {
+    const float *of_out = out + i * out_stride, *of_change = change + i * out_stride, *scores = now + i * padded;
+    const float* query = q + i * stride;
+    float dot = 0.0f;
+    for (int64_t c = 0; c < head.width; c++) dot += of_out[c] * of_change[c];
+    for (int64_t j = 0; j < padded; j++) row[j] = -dot;
+    for (int64_t c = 0; c < head.width; c++) add_row(of_change[c], values + c * padded, row, padded);
+    float log_sum = log_sums[i];
+    for (int64_t j = 0; j < padded; j++) {
+      float x = scores[j] - log_sum;
+      weights[j] = exp_negative(x < 0.0f ? x : 0.0f);
+      row[j] *= weights[j];
+    }
+    if (later)
+      for (int64_t j = 0; j < padded; j++) row[j] += later[i * padded + j];
+    if (earlier)
+      for (int64_t j = 0; j < padded; j++) earlier[i * padded + j] = row[j];
+    for (int64_t c = 0; c < head.width; c++) {
+      dq[i * stride + c] = dot_row(row, keys + c * padded, padded);
+      add_row(query[c], row, to_keys + c * padded, padded);
+      add_row(of_change[c], weights, to_values + c * padded, padded);
+    }
+  }
+  for (int64_t c = 0; c < head.width; c++) {
+    for (int64_t j = 0; j < head.steps; j++) {
+      dk[j * stride + c] = to_keys[c * padded + j];
+      dv[j * stride + c] = to_values[c * padded + j];
+    }
+  }
+}
+
+// Queries (scaled already), keys and values side by side in [batch * steps, 3 * heads * width]; scores [batch, heads, steps, padded].
+struct ResidualAttention : torch::autograd::Function<ResidualAttention> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& qkv_, const std::optional<Tensor>& before, int64_t batch, int64_t heads) {
+    auto qkv = qkv_.contiguous();
+    int64_t steps = qkv.size(0) / batch, inner = qkv.size(1) / 3, width = inner / heads;
+    Head head{steps, (steps + LANES - 1) / LANES * LANES, width};
+    auto out = at::empty({batch * steps, inner}, qkv.options());
+    auto now = at::empty({batch, heads, steps, head.padded}, qkv.options());
+    auto log_sums = at::empty({batch, heads, steps}, qkv.options());
+    const float* previous = before ? before->const_data_ptr<float>() : nullptr;
+    at::parallel_for(0, batch * heads, 16, [&](int64_t begin, int64_t end) {
+      std::vector<float> work((4 * width + 2) * head.padded);
+      for (int64_t n = begin; n < end; n++) {
+        const float* q = qkv.const_data_ptr<float>() + n / heads * steps * 3 * inner + n % heads * width;
+        float* to = out.mutable_data_ptr<float>() + n / heads * steps * inner + n % heads * width;
+        int64_t square = n * steps * head.padded;
+        residual_forward(q, q + inner, q + 2 * inner, 3 * inner, previous ? previous + square : nullptr, head,
+                         now.mutable_data_ptr<float>() + square, to, inner, log_sums.mutable_data_ptr<float>() + n * steps, work.data());
+      }
+    });
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward({qkv_, out, now, log_sums});
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["before"] = before.has_value();
+    return {out, now};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    auto saved = ctx->get_saved_variables();
+    auto qkv = saved[0].detach().contiguous(), out = saved[1].detach(), now = saved[2].detach(), log_sums = saved[3].detach();
+    int64_t batch = now.size(0), heads = now.size(1), steps = now.size(2), inner = out.size(1), width = inner / heads;
+    Head head{steps, now.size(3), width};
+    auto change = gradients[0].defined() ? gradients[0].contiguous() : at::zeros_like(out);
+    auto behind = gradients[1].defined() ? gradients[1].contiguous() : Tensor();
+    const float* later = behind.defined() ? behind.const_data_ptr<float>() : nullptr;
+    auto dqkv = at::empty_like(qkv);
+    auto previous = ctx->saved_data["before"].toBool() ? at::empty_like(now) : Tensor();
+    float* earlier = previous.defined() ? previous.mutable_data_ptr<float>() : nullptr;
+    at::parallel_for(0, batch * heads, 16, [&](int64_t begin, int64_t end) {
+      std::vector<float> work((4 * width + 2) * head.padded);
+      for (int64_t n = begin; n < end; n++) {
+        int64_t place = n / heads * steps * 3 * inner + n % heads * width, square = n * steps * head.padded;
+        int64_t of_out = n / heads * steps * inner + n % heads * width;
+        const float* q = qkv.const_data_ptr<float>() + place;
+        float* dq = dqkv.mutable_data_ptr<float>() + place;
+        residual_backward(q, q + inner, q + 2 * inner, 3 * inner, now.const_data_ptr<float>() + square,
+                          out.const_data_ptr<float>() + of_out, change.const_data_ptr<float>() + of_out, inner,
+                          later ? later + square : nullptr, head, log_sums.const_data_ptr<float>() + n * steps, dq, dq + inner,
+                          dq + 2 * inner, earlier ? earlier + square : nullptr, work.data());
+      }
+    });
+    return {dqkv, previous, Tensor(), Tensor()};
+  }
+};
+
 thread_local std::string last_error;
 }  // namespace
 
@@ -450,6 +610,12 @@ int deeprc_attention(Tensor** out, Tensor* q, Tensor* k, Tensor* v, int64_t head
 
 int deeprc_autocorrelation(Tensor** out, Tensor* q, Tensor* k, Tensor* v, int64_t count, int common) {
   TRY(*out = new Tensor(AutoCorrelation::apply(*q, *k, *v, count, common != 0)))
+}
+
+// `before` is null in the first layer.
+int deeprc_residual_attention(Tensor** out, Tensor** scores, Tensor* qkv, Tensor* before, int64_t batch, int64_t heads) {
+  TRY(auto both = ResidualAttention::apply(*qkv, before ? std::optional<Tensor>(*before) : std::nullopt, batch, heads);
+      *out = new Tensor(both[0]); *scores = new Tensor(both[1]))
 }
 
 int deeprc_season(Tensor** out, Tensor* x, int64_t window) { TRY(*out = new Tensor(Season::apply(*x, window))) }

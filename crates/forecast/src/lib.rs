@@ -33,6 +33,8 @@ mod error;
 #[cfg(feature = "torch")]
 pub mod forecaster;
 #[cfg(feature = "torch")]
+pub mod kernels;
+#[cfg(feature = "torch")]
 pub mod loss;
 #[cfg(feature = "torch")]
 pub mod model;

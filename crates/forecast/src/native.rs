@@ -1,5 +1,5 @@
 //! The foreign functions: the C++ shim, `dlopen` of CUDA, glibc's allocator. The only unsafe code of this crate besides
-//! `blocks.rs`.
+//! `kernels.rs` and `blocks.rs`.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};

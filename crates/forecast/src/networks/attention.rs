@@ -3,11 +3,12 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::config::TransformerActivation;
+use crate::kernels;
 use crate::parameters::{Linear, Parameters};
 
 /// Sets values to zero with `probability` in training and scales the others up for it.
 pub(super) fn drop(x: Tensor, probability: f64, train: bool) -> Tensor {
-    if train && probability > 0.0 { x.dropout(probability, true) } else { x }
+    if train && probability > 0.0 { kernels::dropout(&x, probability) } else { x }
 }
 
 /// The feed-forward layers' non-linearity.
@@ -25,7 +26,7 @@ pub(super) struct Projections {
     key: Linear,
     value: Linear,
     pub(super) out: Linear,
-    pub(super) heads: i64,
+    heads: i64,
 }
 
 impl Projections {
@@ -70,10 +71,7 @@ impl Projections {
 
     /// Attention (Vaswani et al. 2017) without a mask, and the map behind it: `[batch, steps of the queries, width]`.
     pub(super) fn attend(&self, [q, k, v]: [Tensor; 3], dropout: f64, train: bool) -> Tensor {
-        let heads = |x: &Tensor| x.view([x.size()[0], x.size()[1], self.heads, -1]).transpose(1, 2);
-        let dropout = if train { dropout } else { 0.0 };
-        let out = Tensor::scaled_dot_product_attention(&heads(&q), &heads(&k), &heads(&v), None::<&Tensor>, dropout, false, None, false);
-        self.out.forward(&out.transpose(1, 2).flatten(2, 3))
+        self.out.forward(&kernels::attention([&q, &k, &v], self.heads, if train { dropout } else { 0.0 }))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Autoformer (Wu et al. 2021): a transformer that separates trend and season, and attends to delays rather than steps.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::attention::{Embedding, FeedForward, Projections, drop};
 use crate::config::AutoformerConfig;
+use crate::kernels::{self, moving_average, season};
 use crate::model::{Frame, Inputs, Model, Widths};
 use crate::parameters::{LayerNorm, Linear, Parameters};
 
@@ -26,8 +27,6 @@ pub struct Autoformer {
     decoder: Vec<DecoderLayer>,
     decoder_norm: LayerNorm,
     projection: Linear,
-    /// Of input and decoder, `[1, steps, steps]`.
-    average: [Tensor; 2],
 }
 
 #[derive(Debug)]
@@ -75,58 +74,9 @@ impl Autoformer {
         }
         let decoder_norm = p.layer_norm("decoder.norm.layernorm", width, 1e-5);
         let projection = p.linear("decoder.projection", width, widths.outputs as i64);
-        let steps = [config.input_size, config.label_len() + config.h];
-        let average = steps.map(|steps| moving_average(steps as i64, config.MovingAvg_window as i64).to_device(p.device()));
         let config = config.clone();
-        Self { parameters, config, encoder_embedding, decoder_embedding, encoder, encoder_norm, decoder, decoder_norm, projection, average }
+        Self { parameters, config, encoder_embedding, decoder_embedding, encoder, encoder_norm, decoder, decoder_norm, projection }
     }
-}
-
-/// The moving average over `window` steps as a matrix `[1, steps, steps]`: its ends are averaged with copies of the outermost steps.
-fn moving_average(steps: i64, window: i64) -> Tensor {
-    let half = (window - 1) / 2;
-    let mut matrix = vec![0f32; (steps * steps) as usize];
-    for row in 0..steps {
-        for step in row - half..=row + half {
-            matrix[(row * steps + step.clamp(0, steps - 1)) as usize] += 1.0 / window as f32;
-        }
-    }
-    Tensor::from_slice(&matrix).view([1, steps, steps])
-}
-
-/// `x` without its trend, `[batch, steps, width]`.
-fn season(average: &Tensor, x: &Tensor) -> Tensor {
-    x - average.expand([x.size()[0], -1, -1], false).bmm(x)
-}
-
-/// Mean over all channels of the circular correlation of queries and keys, for each delay: `[batch, delays]`.
-///
-/// The inverse transform is linear, so that the mean over the channels comes first. An odd number of steps has one delay less, as
-/// NeuralForecast's inverse transform gives.
-fn correlation(q: &Tensor, k: &Tensor) -> Tensor {
-    let transform = |x: &Tensor| x.fft_rfft(None, 1, "backward");
-    let product = transform(q) * transform(k).conj(); // [batch, frequencies, width]
-    product.mean_dim([-1i64].as_slice(), false, None).fft_irfft(None, -1, "backward")
-}
-
-/// Weight of each delay, `[batch, delays]`, zero but for the `count` best: of the whole batch in training, else of each window.
-fn weights(correlation: &Tensor, count: i64, train: bool) -> Tensor {
-    let (values, at) = if train {
-        let at = correlation.mean_dim([0i64].as_slice(), false, None).topk(count, -1, true, true).1;
-        (correlation.index_select(1, &at), at.unsqueeze(0).expand([correlation.size()[0], -1], false))
-    } else {
-        correlation.topk(count, -1, true, true)
-    };
-    correlation.zeros_like().scatter(1, &at, &values.softmax(-1, Kind::Float))
-}
-
-/// Mean of the values at each step and so many steps after it, circular, weighted by `weights`.
-fn delayed(values: &Tensor, weights: &Tensor) -> Tensor {
-    let (steps, delays) = (values.size()[1], weights.size()[1]);
-    let step = Tensor::arange(steps, (Kind::Int64, values.device()));
-    let delay = (step.unsqueeze(0) - step.unsqueeze(1)).remainder(steps).flatten(0, -1); // [steps * steps]: from row to column
-    let weights = weights.constant_pad_nd([0, steps - delays]);
-    weights.index_select(1, &delay).view([-1, steps, steps]).bmm(values)
 }
 
 /// Auto-correlation of `[batch, steps, inner]` queries with keys and values, which are cut or continued with zeros to their length.
@@ -137,9 +87,8 @@ fn autocorrelate(projections: &Projections, [q, k, v]: [Tensor; 3], factor: usiz
         more if more > 0 => x.constant_pad_nd([0, 0, 0, more]),
         _ => x.narrow(1, 0, steps),
     };
-    let correlation = correlation(&q, &fit(&k));
-    let count = ((factor as f64 * (steps as f64).ln()) as i64).min(correlation.size()[1]);
-    projections.out.forward(&delayed(&fit(&v), &weights(&correlation, count, train)))
+    let count = ((factor as f64 * (steps as f64).ln()) as i64).clamp(1, steps);
+    projections.out.forward(&kernels::autocorrelation([&q, &fit(&k), &fit(&v)], count, train))
 }
 
 /// Layer norm without its mean over time.
@@ -149,35 +98,37 @@ fn norm(norm: &LayerNorm, x: &Tensor) -> Tensor {
 }
 
 impl EncoderLayer {
-    fn forward(&self, x: Tensor, average: &Tensor, config: &AutoformerConfig, train: bool) -> Tensor {
+    fn forward(&self, x: Tensor, config: &AutoformerConfig, train: bool) -> Tensor {
+        let window = config.MovingAvg_window as i64;
         let attended = autocorrelate(&self.attention, self.attention.of_self(&x), config.factor, train);
-        let x = season(average, &(x + drop(attended, config.dropout, train)));
+        let x = season(&(x + drop(attended, config.dropout, train)), window);
         let forwarded = self.forward.forward(&x, config.dropout, train);
-        season(average, &(x + forwarded))
+        season(&(x + forwarded), window)
     }
 }
 
 impl DecoderLayer {
     /// The season `[batch, steps, width]` and the trend `[batch, steps, outputs]` taken away from it.
-    fn forward(&self, x: Tensor, encoded: &Tensor, average: &Tensor, config: &AutoformerConfig, train: bool) -> (Tensor, Tensor) {
+    fn forward(&self, x: Tensor, encoded: &Tensor, config: &AutoformerConfig, train: bool) -> (Tensor, Tensor) {
+        let window = config.MovingAvg_window as i64;
         let attended = autocorrelate(&self.itself, self.itself.of_self(&x), config.factor, train);
         let first = x + drop(attended, config.dropout, train);
-        let x = season(average, &first);
+        let x = season(&first, window);
         let [key, value] = self.cross.of_others(encoded);
         let attended = autocorrelate(&self.cross, [self.cross.queries(&x), key, value], config.factor, train);
         let second = x + drop(attended, config.dropout, train);
-        let x = season(average, &second);
+        let x = season(&second, window);
         let forwarded = self.forward.forward(&x, config.dropout, train);
         let third = x + forwarded;
-        (season(average, &third), self.project(&[first, second, third], average))
+        (season(&third, window), self.project(&[first, second, third], window))
     }
 
     /// Trends and their circular convolution over three steps are linear: first to few columns, then the moving average of those.
-    fn project(&self, parts: &[Tensor; 3], average: &Tensor) -> Tensor {
+    fn project(&self, parts: &[Tensor; 3], window: i64) -> Tensor {
         let outputs = self.projection.size()[0];
         let weight = self.projection.permute([2, 0, 1]).flatten(0, 1); // [3 * outputs, width]
         let columns = parts.iter().map(|x| x.linear(&weight, None::<&Tensor>)).reduce(|a, b| a + b).expect("three parts");
-        let trend = average.expand([columns.size()[0], -1, -1], false).bmm(&columns);
+        let trend = moving_average(&columns, window);
         let of = |tap: i64| trend.narrow(2, tap * outputs, outputs).roll([1 - tap], [1]);
         of(0) + of(1) + of(2)
     }
@@ -194,19 +145,18 @@ impl Model for Autoformer {
 
     fn forward(&self, inputs: &Inputs, train: bool) -> Tensor {
         let (label, h, input) = (self.config.label_len() as i64, self.config.h as i64, self.config.input_size as i64);
-        let [over_input, over_decoder] = &self.average;
         let futr = inputs.futr.as_ref();
         let mut x = self.encoder_embedding.forward(&inputs.y, futr.map(|f| f.narrow(1, 0, input)).as_ref(), train);
         for layer in &self.encoder {
-            x = layer.forward(x, over_input, &self.config, train);
+            x = layer.forward(x, &self.config, train);
         }
         let encoded = norm(&self.encoder_norm, &x);
 
-        let seen = season(over_input, &inputs.y).slice(1, -label, None, 1).constant_pad_nd([0, 0, 0, h]);
+        let seen = season(&inputs.y, self.config.MovingAvg_window as i64).slice(1, -label, None, 1).constant_pad_nd([0, 0, 0, h]);
         let mut x = self.decoder_embedding.forward(&seen, futr.map(|f| f.slice(1, -(label + h), None, 1)).as_ref(), train);
         let mut trend = inputs.y.mean_dim([1i64].as_slice(), true, None); // [batch, 1, 1]
         for layer in &self.decoder {
-            let (season, taken) = layer.forward(x, &encoded, over_decoder, &self.config, train);
+            let (season, taken) = layer.forward(x, &encoded, &self.config, train);
             trend = trend + taken.slice(1, -h, None, 1);
             x = season;
         }

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::attention::{activate, drop};
 use crate::config::PatchTstConfig;
+use crate::kernels;
 use crate::model::{Frame, Inputs, Model, Widths};
 use crate::parameters::{Linear, Parameters};
 
@@ -138,7 +139,7 @@ impl Layer {
         }
     }
 
-    /// `[batch * patches, width]` to the same; `scores` are those of the layer before, `[batch * heads, patches, patches]`.
+    /// `[batch * patches, width]` to the same; `scores` are those of the layer before.
     fn forward(&self, x: Tensor, batch: i64, config: &PatchTstConfig, scores: &mut Option<Tensor>, train: bool) -> Tensor {
         let before = |norm: &BatchNorm, x: Tensor| if config.batch_normalization { norm.forward(&x, train) } else { x };
         let after = |norm: &BatchNorm, x: Tensor| if config.batch_normalization { x } else { norm.forward(&x, train) };
@@ -156,25 +157,17 @@ impl Layer {
     fn attend(&self, x: &Tensor, batch: i64, config: &PatchTstConfig, scores: &mut Option<Tensor>, train: bool) -> Tensor {
         let (heads, width) = (config.n_heads as i64, config.hidden_size as i64);
         let qkv = Linear::side_by_side(&[&self.query.scaled(&self.scale), &self.key, &self.value]).forward(x);
-        // [3, batch, heads, patches, width / heads]
-        let qkv = qkv.view([batch, -1, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]);
+        let dropout = if train { config.attn_dropout } else { 0.0 };
         if !config.res_attention {
-            let dropout = if train { config.attn_dropout } else { 0.0 };
-            let none = None::<&Tensor>;
+            // [3, batch, heads, patches, width / heads]
+            let qkv = qkv.view([batch, -1, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]);
             let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
-            let out = Tensor::scaled_dot_product_attention(&q, &k, &v, none, dropout, false, 1.0, false);
+            let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, dropout, false, 1.0, false);
             return out.transpose(1, 2).reshape([-1, width]);
         }
-        let qkv = qkv.contiguous().flatten(1, 2);
-        let (q, k, v) = (qkv.get(0), qkv.get(1).transpose(1, 2), qkv.get(2));
-        let now = match scores.take() {
-            Some(before) => before.baddbmm(&q, &k, 1, 1),
-            None => q.bmm(&k),
-        };
-        let weights = drop(now.softmax(-1, Kind::Float), config.attn_dropout, train);
+        let (out, now) = kernels::residual_attention(&qkv, scores.as_ref(), batch, heads, dropout);
         *scores = Some(now);
-        let out = weights.bmm(&v); // [batch * heads, patches, width / heads]
-        out.view([batch, heads, -1, width / heads]).transpose(1, 2).reshape([-1, width])
+        out
     }
 }
 

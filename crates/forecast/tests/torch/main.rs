@@ -4,6 +4,7 @@
 
 mod end_to_end;
 mod fixture;
+mod kernels;
 mod losses;
 mod networks;
 mod optimization;
