@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deeprc_comm::{Communicator, Rendezvous};
+use deeprc_comm::Communicator;
 use deeprc_loader::{Dataset, DatasetOptions, Part};
 use deeprc_pilot::rank::{FunctionError, Registry, TaskContext};
 use deeprc_table::{Context, GlobalTable};
@@ -64,7 +64,8 @@ fn serve<A: DeserializeOwned, R: serde::Serialize>(
     function: fn(&Run, &A) -> Result<R>,
 ) -> Result<Value, FunctionError> {
     let arguments: A = serde_json::from_value(arguments).map_err(|e| failure(&Error::Arguments { reason: e.to_string() }))?;
-    let comm = connect(task).map_err(|e| failure(&e))?;
+    // What the agent wrote into the environment: the rendezvous, and the transport that the stage asks for.
+    let comm = Communicator::from_env().map_err(|e| failure(&Error::from(e)))?;
     task.connected();
     let threads = task.cores.len().max(1);
     tch::set_num_threads(threads as i32);
@@ -79,13 +80,6 @@ fn serve<A: DeserializeOwned, R: serde::Serialize>(
             Err(failure(&error))
         }
     }
-}
-
-fn connect(task: &TaskContext) -> Result<Communicator> {
-    if task.size == 1 {
-        return Ok(Communicator::solo());
-    }
-    Ok(Communicator::connect(&Rendezvous::new(&task.rendezvous, task.rank, task.size))?)
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -37,7 +37,8 @@ impl fmt::Display for TaskId {
 /// | `OMP_NUM_THREADS` | cores of the rank |
 /// | `CUDA_VISIBLE_DEVICES` | its GPUs; empty for none |
 ///
-/// and is pinned to its cores. Variables of `env` win over these.
+/// and is pinned to its cores. Ranks with a communicator also read `DEEPRC_COMM`, the name of its transport, and `DEEPRC_STORE`, a
+/// key-value store, where `env` has them. Variables of `env` win over these.
 ///
 /// stdout and stderr go to `<session dir>/tasks/<id>-<name>/rank-<r>.{out,err}`; those of a later attempt to
 /// `attempt-<n>/` in that directory.

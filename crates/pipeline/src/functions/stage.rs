@@ -2,7 +2,7 @@
 
 use super::{Error, Result, TableResult};
 use super::{derive, evaluate, join, read, split, sql};
-use deeprc_comm::{Communicator, Rendezvous};
+use deeprc_comm::Communicator;
 use deeprc_pilot::rank::{FunctionError, Registry, TaskContext};
 use deeprc_table::{Context, Table};
 use serde::Serialize;
@@ -51,7 +51,8 @@ fn with<A: DeserializeOwned, R: Serialize>(
 }
 
 fn run(task: &TaskContext, function: &'static str, arguments: Value) -> Result<Value> {
-    let comm = Communicator::connect(&Rendezvous::new(&task.rendezvous, task.rank, task.size))?;
+    // What the agent wrote into the environment: the rendezvous, and the transport that the stage asks for.
+    let comm = Communicator::from_env()?;
     task.connected();
     let context = Context::new(comm.clone(), task.cores.len().max(1)).map_err(Error::from);
     let result = context.and_then(|context| call(function, &context, arguments));

@@ -215,6 +215,9 @@ impl<'a> Driver<'a> {
                 description
             }
         };
+        if let Some(comm) = resources.comm {
+            description.env.insert("DEEPRC_COMM".to_owned(), comm.to_string());
+        }
         description.pipeline.clone_from(&task.pipeline);
         description.groups = vec![RankGroup {
             count: resources.ranks.value,

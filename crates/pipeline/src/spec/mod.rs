@@ -14,6 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use deeprc_comm::CommSpec;
 use indexmap::IndexMap;
 
 pub(crate) use fields::{Names, Spanned};
@@ -193,6 +194,7 @@ fn stage(name: &str, entry: &tree::Entry, faults: &Faults, file: &Path, seed: u6
             return None;
         }
     };
+    check_built_in(&fields, &kind, needs.comm);
     // What a train stage does not know is an option of its model, and was reported there.
     if !matches!(kind, Kind::Train(_)) {
         fields.finish();
@@ -220,5 +222,39 @@ fn resources(fields: &Fields) -> Resources {
         timeout: timeout.map(Duration::from_secs_f64),
         retries: count("retries", 0, 0, "0 or more").0 as u32,
         priority: fields.integer("priority", -1000..=1000, "between -1000 and 1000").unwrap_or(0) as i32,
+        comm: comm(fields),
+    }
+}
+
+/// How the ranks of a stage talk to each other: they are processes that an agent starts.
+fn comm(fields: &Fields) -> Option<CommSpec> {
+    let name = fields.string("comm")?;
+    let wrong = |message: String, hint: String| fields.faults.add(&name.at, message, Some(hint));
+    match name.value.parse() {
+        Ok(CommSpec::Threads) => {
+            wrong(format!("the ranks of {} are processes, not threads", fields.what), "use \"shm\" or \"auto\"".to_owned());
+        }
+        Ok(CommSpec::Mpi) => wrong(
+            format!("the ranks of {} are not started by mpirun", fields.what),
+            "use \"auto\", \"shm\", \"gloo\" or \"ucx\", or run a program of your own with mpirun in a stage of kind \"command\""
+                .to_owned(),
+        ),
+        Ok(spec) => return Some(spec),
+        Err(error) => {
+            let text = error.to_string();
+            let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, "leave it out"));
+            wrong(message.to_owned(), hint.to_owned());
+        }
+    }
+    None
+}
+
+/// The rank program of table stages is this one; what it lacks is said before anything runs.
+fn check_built_in(fields: &Fields, kind: &Kind, comm: Option<CommSpec>) {
+    let tables = !matches!(kind, Kind::Train(_) | Kind::Predict(_) | Kind::Program(_));
+    if let (true, Some(Err(error))) = (tables, comm.map(CommSpec::check_built_in)) {
+        let text = error.to_string();
+        let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+        fields.faults.add(&fields.place("comm"), message.to_owned(), Some(hint.to_owned()));
     }
 }

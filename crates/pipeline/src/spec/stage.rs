@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use deeprc_comm::CommSpec;
 use deeprc_forecast::config::{ModelConfig, TrainConfig};
 use deeprc_forecast::search::Space;
 use deeprc_loader::{DatasetOptions, Part};
@@ -37,13 +38,24 @@ pub(crate) struct Resources {
     pub timeout: Option<Duration>,
     pub retries: u32,
     pub priority: i32,
+    /// The transport of its communicator; `None` leaves it to the ranks, which take `auto`.
+    pub comm: Option<CommSpec>,
 }
 
 impl Resources {
     /// One rank with one core.
     pub fn single(at: &At) -> Resources {
         let small = |value| Spanned::new(value, at);
-        Resources { ranks: small(1), cores: small(1), gpus: small(0), memory: Spanned::new(0, at), timeout: None, retries: 0, priority: 0 }
+        Resources {
+            ranks: small(1),
+            cores: small(1),
+            gpus: small(0),
+            memory: Spanned::new(0, at),
+            timeout: None,
+            retries: 0,
+            priority: 0,
+            comm: None,
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Instant;
 
-use deeprc_pipeline::{Exit, RunStatus, run};
+use deeprc_comm::CommSpec;
+use deeprc_pipeline::{Exit, Pipeline, RunStatus, run};
 
 use super::Case;
 use super::bed::{Bed, DATA, Heard, statuses};
@@ -15,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("rejected_pipeline_does_not_harm_others", rejected_pipeline_does_not_harm_others),
     ("run_can_be_ended_and_resumed", run_can_be_ended_and_resumed),
     ("absent_executable_is_said", absent_executable_is_said),
+    ("stage_chooses_its_transport", stage_chooses_its_transport),
 ];
 
 /// A pipeline that depends on nothing.
@@ -109,4 +111,24 @@ fn absent_executable_is_said() {
     assert_eq!((record.status, record.exit_code()), (RunStatus::Failed, 3));
     assert!(record.errors[0].message.contains("no-deeprc"), "{:?}", record.errors);
     assert_eq!(statuses(&record), ["oil skipped"]);
+}
+
+fn stage_chooses_its_transport() {
+    let bed = Bed::new();
+    let text = |comm: &str| DATA.replace("ranks = 2", &format!("ranks = 2\ncomm = \"{comm}\""));
+    let networks = [CommSpec::Gloo, CommSpec::Ucx].into_iter().filter(|spec| spec.is_built_in());
+    for spec in [CommSpec::Shm].into_iter().chain(networks) {
+        let (record, heard) = bed.run(&[&text(spec.name())], false);
+        assert_eq!(record.status, RunStatus::Done, "{spec}: {heard:?}");
+    }
+    let check = |comm: &str, expect: &str| {
+        let faults = Pipeline::parse(&bed.path().join("test.toml"), text(comm), &[]).unwrap_err();
+        assert!(faults[0].to_string().contains(expect), "{}", faults[0]);
+    };
+    check("glo", "there is no transport `glo`");
+    check("threads", "the ranks of stage `joined` are processes, not threads");
+    check("mpi", "the ranks of stage `joined` are not started by mpirun");
+    for spec in [CommSpec::Gloo, CommSpec::Ucx, CommSpec::Nccl].into_iter().filter(|spec| !spec.is_built_in()) {
+        check(spec.name(), &format!("the transport {spec} is not built into this program"));
+    }
 }
