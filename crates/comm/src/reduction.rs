@@ -18,10 +18,6 @@ use crate::{
 /// rounds that move 2 instead of `size` times the data.
 const WHOLE: usize = 16 * 1024;
 
-/// Pieces travel in chunks of about this many bytes, small enough to be in the second-level cache when they are combined
-/// and sent on.
-const CHUNK: usize = 256 * 1024;
-
 impl Communicator {
     /// Combines the values of all ranks element by element; every rank gets the result in place.
     ///
@@ -130,7 +126,7 @@ impl Communicator {
                 .collect();
             let mut mine = values[pieces[self.rank()].clone()].to_vec();
             let out = |to: usize, part: Range<usize>| T::pack(&values[pieces[to].start + part.start..pieces[to].start + part.end]);
-            let steps = steps::<T>(&pieces);
+            let steps = steps::<T>(&pieces, self.shared.transport.chunk());
             for step in 0..=steps {
                 if step < steps {
                     round.others().try_for_each(|to| round.send(to, vec![out(to, part(pieces[to].len(), step, steps))]))?;
@@ -160,9 +156,9 @@ pub(crate) fn even(length: usize, size: usize) -> Vec<Range<usize>> {
 }
 
 /// In how many chunks the pieces travel: the same on all ranks, at least one, so that lengths are always compared.
-fn steps<T: Number>(pieces: &[Range<usize>]) -> usize {
+fn steps<T: Number>(pieces: &[Range<usize>], chunk: usize) -> usize {
     let longest = pieces.iter().map(Range::len).max().unwrap_or(0);
-    (longest * T::WIDTH).div_ceil(CHUNK).max(1)
+    longest.saturating_mul(T::WIDTH).div_ceil(chunk.max(1)).max(1)
 }
 
 /// The part of a piece of this length that travels in a step.
@@ -181,7 +177,7 @@ fn part(length: usize, step: usize, steps: usize) -> Range<usize> {
 /// ```
 /// Each pair of ranks exchanges its messages in the same order, so no two of a pair are confused.
 fn reduce_pieces<T: Number>(round: &Round<'_>, values: &mut [T], pieces: &[Range<usize>], op: ReduceOp, goes: Goes) -> Result<()> {
-    let (me, steps) = (round.rank(), steps::<T>(pieces));
+    let (me, steps) = (round.rank(), steps::<T>(pieces, round.shared.transport.chunk()));
     let place = |rank: usize, step: usize| {
         let part = part(pieces[rank].len(), step, steps);
         pieces[rank].start + part.start..pieces[rank].start + part.end
@@ -258,7 +254,9 @@ pub(crate) fn same_length<T: Number>(round: &Round<'_>, from: usize, here: usize
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK, even, part, steps};
+    use super::{even, part, steps};
+
+    const CHUNK: usize = 256 << 10;
 
     #[test]
     fn pieces_and_their_parts_cover_everything_once() {
@@ -266,7 +264,7 @@ mod tests {
             let pieces = even(length, size);
             assert_eq!((pieces.len(), pieces[0].start, pieces[size - 1].end), (size, 0, length));
             assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
-            let steps = steps::<f64>(&pieces);
+            let steps = steps::<f64>(&pieces, CHUNK);
             for piece in &pieces {
                 let parts: Vec<_> = (0..steps).map(|step| part(piece.len(), step, steps)).collect();
                 assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), piece.len());

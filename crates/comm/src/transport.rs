@@ -62,6 +62,11 @@ pub trait Transport: Send + Sync + Debug {
     /// Wakes every blocked call on every rank with [`Error::Aborted`]; so do all later calls end. The first reason stays.
     fn abort(&self, reason: &str);
 
+    /// In how many bytes at once long reductions go best. The same on all ranks.
+    fn chunk(&self) -> usize {
+        512 << 10
+    }
+
     /// Makes the blocked calls of this rank ask [`Deadline::remaining`] again: a token was cancelled. Needs an
     /// implementation where waits sleep for longer than a few milliseconds.
     fn wake(&self) {}

@@ -36,6 +36,10 @@ use crate::{
 };
 use link::Link;
 
+/// Longer than the second-level cache: to read what another core has just written there took longer than to read it from memory, on
+/// two virtual cores that share no such cache an allreduce of 64 MB 40 ms in chunks of 256 KiB and 17 ms in these.
+const CHUNK: usize = 4 << 20;
+
 /// A rank among processes.
 pub(crate) struct SharedMemory {
     /// This rank in `members`.
@@ -92,6 +96,10 @@ impl Transport for SharedMemory {
 
     fn flush(&self, deadline: Deadline<'_>) -> Result<()> {
         self.link.flush(deadline)
+    }
+
+    fn chunk(&self) -> usize {
+        CHUNK
     }
 
     fn wake(&self) {
