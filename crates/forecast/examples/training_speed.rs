@@ -2,12 +2,14 @@
 //! `benchmarks/`, without the rest of a pipeline.
 //!
 //! ```text
-//! cargo run --release -p deeprc-forecast --features torch --example training_speed -- FILE COLUMN MODEL '{"h": 96, …}' [THREADS]
+//! cargo run --release -p deeprc-forecast --features torch --example training_speed -- FILE COLUMN MODEL '{"h": 96, …}' [THREADS [RANKS]]
 //! ```
+//!
+//! RANKS share the windows of each step over shared memory; each is a thread of this process and has THREADS threads.
 
 use std::sync::Arc;
 
-use deeprc_comm::Communicator;
+use deeprc_comm::{Communicator, Rendezvous};
 use deeprc_forecast::config::configure;
 use deeprc_forecast::{native, rank, trainer::Trainer};
 use deeprc_loader::{Columns, Dataset, DatasetOptions};
@@ -26,8 +28,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (model, train) = configure(model, options).map_err(|errors| format!("{errors:?}"))?;
     rank::warm_up();
     let dataset = Arc::new(dataset(file, column)?);
-    let mut trainer = Trainer::new(dataset, &model, &train, Communicator::solo(), tch::Device::Cpu)?;
-    let result = trainer.fit(None, &mut ())?;
+    let ranks = threads.get(1).map_or(Ok(1), |n| n.parse::<usize>())?;
+    let run = |comm: Communicator| Trainer::new(Arc::clone(&dataset), &model, &train, comm, tch::Device::Cpu)?.fit(None, &mut ());
+    let result = match ranks {
+        0 | 1 => run(Communicator::solo())?,
+        ranks => {
+            let dir = std::env::temp_dir().join(format!("training_speed-{}", std::process::id()));
+            let rank = |rank| run(Communicator::connect(&Rendezvous::new(&dir, rank, ranks))?);
+            let results: Vec<_> = std::thread::scope(|scope| {
+                let ranks: Vec<_> = (0..ranks).map(|number| scope.spawn(move || rank(number))).collect();
+                ranks.into_iter().map(|rank| rank.join().expect("a rank panicked")).collect()
+            });
+            let _ = std::fs::remove_dir_all(&dir);
+            results.into_iter().collect::<Result<Vec<_>, _>>()?.swap_remove(0)
+        }
+    };
     let loss = result.train_loss.last().map(|(_, loss)| *loss);
     let summary = json!({
         "steps": result.steps, "seconds": result.seconds, "steps_per_second": result.steps_per_second, "last_loss": loss,

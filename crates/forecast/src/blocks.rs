@@ -17,18 +17,34 @@ pub struct Windows {
 }
 
 /// Copies `rows` rows of every window. Rows outside the series, or behind the last row of `part`, become 0 with mask 0.
+///
+/// Each value is copied once, into memory that the allocator uses again at the next step. Of data that was observed everywhere there
+/// is no mask unless a window sticks out, and then one value per row.
 pub fn gather(dataset: &Dataset, part: Part, windows: &[Window], rows: usize, device: Device) -> Windows {
     let channels = dataset.channels().len();
-    let ends: Vec<usize> = dataset.series().iter().map(|s| end(s, part)).collect();
-    let inside = |w: &Window| w.offset >= 0 && w.offset as usize + rows <= ends[w.series as usize];
-    let masked = !dataset.fully_observed() || !windows.iter().all(inside);
+    let ends: Vec<usize> = windows.iter().map(|w| end(&dataset.series()[w.series as usize], part)).collect();
     let copy = |values: &[f32]| {
         let mut tensor = Tensor::empty([windows.len() as i64, rows as i64, channels as i64], (Kind::Float, Device::Cpu));
-        for (window, out) in windows.iter().zip(slice_mut(&mut tensor).chunks_exact_mut((rows * channels).max(1))) {
+        let outs = slice_mut(&mut tensor).chunks_exact_mut((rows * channels).max(1));
+        for ((window, end), out) in windows.iter().zip(&ends).zip(outs) {
             let series = &dataset.series()[window.series as usize];
-            copy_rows(values, series.start, ends[window.series as usize], window.offset, channels, out);
+            copy_rows(values, series.start, *end, window.offset, channels, out);
         }
         tensor.to_device(device)
+    };
+    let inside = |(window, end): (&Window, &usize)| window.offset >= 0 && window.offset as usize + rows <= *end;
+    let mask = match dataset.fully_observed() {
+        false => Some(copy(dataset.mask())),
+        true if windows.iter().zip(&ends).all(inside) => None,
+        true => {
+            let mut tensor = Tensor::zeros([windows.len() as i64, rows as i64, 1], (Kind::Float, Device::Cpu));
+            for ((window, end), out) in windows.iter().zip(&ends).zip(slice_mut(&mut tensor).chunks_exact_mut(rows.max(1))) {
+                let row = |row: i64| (row - i64::from(window.offset)).clamp(0, rows as i64) as usize;
+                let (first, last) = (row(0), row(*end as i64));
+                out[first..last.max(first)].fill(1.0);
+            }
+            Some(tensor.to_device(device).expand([windows.len() as i64, rows as i64, channels as i64], false))
+        }
     };
     let width = dataset.columns().stat.len();
     let stat = (width > 0).then(|| {
@@ -36,16 +52,11 @@ pub fn gather(dataset: &Dataset, part: Part, windows: &[Window], rows: usize, de
         let values: Vec<f32> = rows.copied().collect();
         Tensor::from_slice(&values).view([-1, width as i64]).to_device(device)
     });
-    Windows {
-        temporal: copy(dataset.values()),
-        mask: masked.then(|| copy(dataset.mask())),
-        stat,
-        series: windows.iter().map(|w| w.series).collect(),
-    }
+    Windows { temporal: copy(dataset.values()), mask, stat, series: windows.iter().map(|w| w.series).collect() }
 }
 
 /// Rows of the series that the part may see.
-fn end(series: &Series, part: Part) -> usize {
+pub(crate) fn end(series: &Series, part: Part) -> usize {
     match part {
         Part::Train => series.train,
         Part::Validation => series.train + series.validation,
@@ -60,7 +71,8 @@ fn copy_rows(values: &[f32], start: usize, len: usize, offset: i32, channels: us
     let first = offset.max(0) as usize;
     let found = (rows - missing).min(len.saturating_sub(first));
     out[..missing * channels].fill(0.0);
-    let from = (start + first) * channels;
+    // A window that lies behind the last row has nothing to copy.
+    let from = if found > 0 { (start + first) * channels } else { 0 };
     out[missing * channels..][..found * channels].copy_from_slice(&values[from..from + found * channels]);
     out[(missing + found) * channels..].fill(0.0);
 }

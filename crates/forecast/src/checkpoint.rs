@@ -22,6 +22,7 @@ use crate::blocks::{bytes, slice};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::optimizer::Adam;
 use crate::task::Weights;
+pub use crate::weights::load_weights;
 use crate::{Error, Parameters, Result};
 
 /// Version of the layout above.
@@ -291,23 +292,6 @@ impl Checkpoint {
         }
         Err(broken(&self.path(Weights::Last), "was trained on other columns".to_owned()))
     }
-}
-
-/// Reads weights by their PyTorch names from any safetensors file, such as one that NeuralForecast wrote.
-///
-/// # Errors
-/// As [`Checkpoint::load`]; tensors of the file that the model does not have are an error too, other than those of losses.
-pub fn load_weights(path: &Path, parameters: &Parameters) -> Result<()> {
-    let data = std::fs::read(path).map_err(io("read", path))?;
-    let file = SafeTensors::deserialize(&data).map_err(|e| broken(path, e.to_string()))?;
-    let foreign = |name: &&str| {
-        let of_a_loss = name.starts_with("loss.") || name.starts_with("valid_loss.");
-        !of_a_loss && !parameters.is_computed(name) && !parameters.state().iter().any(|(known, _)| known == name)
-    };
-    if let Some(name) = file.names().into_iter().find(foreign) {
-        return Err(broken(path, format!("has the weight {name}, which the model has not")));
-    }
-    fill(path, parameters, &[])
 }
 
 /// Reads weights and buffers, and the given groups of tensors that belong to the learned ones, by prefix.

@@ -18,6 +18,12 @@ pub enum Error {
         /// What does not fit, as in "forecasts one target, but 3 are given: P, T, Q".
         problem: String,
     },
+    /// Several models cannot be used together as asked.
+    #[error("the models {problem}")]
+    Models {
+        /// What does not fit, as in "need the same horizon: ...".
+        problem: String,
+    },
     /// The table gives no windows.
     #[error(transparent)]
     Data(#[from] deeprc_loader::Error),

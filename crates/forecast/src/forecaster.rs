@@ -10,13 +10,13 @@ use tch::{Device, Kind, Tensor};
 
 use crate::blocks::{gather, slice};
 use crate::checkpoint::Checkpoint;
-use crate::config::{ModelConfig, Precision, TrainConfig};
+use crate::config::{ModelConfig, ModelName, Precision, TrainConfig};
 use crate::loss::{Feedback, Loss};
 use crate::model::{Inputs, Model, Widths, build};
 use crate::native::with_bf16;
 use crate::preparation::{Preparation, Prepared};
 use crate::task::Weights;
-use crate::{Error, Result, window_list};
+use crate::{Error, Resident, Result, window_list};
 
 /// A network with all that turns windows of a data set into forecasts.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub struct Forecaster {
     widths: Widths,
     loss: Loss,
     train: TrainConfig,
+    name: ModelName,
     device: Device,
 }
 
@@ -44,9 +45,10 @@ impl Forecaster {
             stat: columns.stat.len(),
             outputs: loss.outputs(),
         };
+        let name = model.name();
         let model = build(model, widths, train.seed, device)?;
         let preparation = Preparation::new(dataset, model.frame(), widths, train);
-        Ok(Self { model, preparation, widths, loss, train: train.clone(), device })
+        Ok(Self { model, preparation, widths, loss, train: train.clone(), name, device })
     }
 
     /// The model of a checkpoint, for data with the same columns.
@@ -71,6 +73,21 @@ impl Forecaster {
         &*self.model
     }
 
+    /// Which model it is.
+    pub fn name(&self) -> ModelName {
+        self.name
+    }
+
+    /// How it was trained.
+    pub fn train_config(&self) -> &TrainConfig {
+        &self.train
+    }
+
+    /// Forecast columns of each target; the first one is the point forecast.
+    pub fn columns_per_target(&self) -> usize {
+        self.loss.suffixes().len()
+    }
+
     /// Every window of `part`, `step` rows apart.
     ///
     /// # Errors
@@ -84,8 +101,9 @@ impl Forecaster {
     pub fn predict(&self, dataset: &Dataset, part: Part, windows: &[Window], mut done: impl FnMut(usize)) -> Vec<f32> {
         let per_window = self.model.frame().horizon * self.widths.targets * self.loss.suffixes().len();
         let mut out = Vec::with_capacity(windows.len() * per_window);
+        let resident = self.resident(dataset);
         for batch in windows.chunks(self.train.inference_windows_batch_size) {
-            let (prepared, output) = self.outputs(dataset, part, batch);
+            let (prepared, output) = self.outputs((dataset, resident.as_ref()), part, batch);
             let targets = self.widths.targets as i64;
             let forecast = self.loss.columns(prepared.scale.as_ref(), &output, targets, &self.seeds(batch));
             out.extend_from_slice(slice(&forecast.to_device(Device::Cpu).contiguous()));
@@ -95,10 +113,10 @@ impl Forecaster {
     }
 
     /// One batch: what was prepared, and what the network makes of it, `[batch, horizon, targets * outputs]` in its own scale.
-    pub(crate) fn outputs(&self, dataset: &Dataset, part: Part, windows: &[Window]) -> (Prepared, Tensor) {
+    pub(crate) fn outputs(&self, data: (&Dataset, Option<&Resident>), part: Part, windows: &[Window]) -> (Prepared, Tensor) {
         let _no_grad = tch::no_grad_guard();
         let frame = self.model.frame();
-        let prepared = self.prepare(dataset, part, windows, frame.horizon);
+        let prepared = self.prepare(data, part, windows, frame.horizon);
         let feedback = Feedback::new(&self.loss, prepared.scale.as_ref());
         let output = self.in_precision(|| self.model.forecast(&prepared.inputs, &feedback));
         (prepared, output)
@@ -110,10 +128,19 @@ impl Forecaster {
         windows.iter().map(seed).collect()
     }
 
+    /// The data set on the device of the model, if that is not the host, whose memory is as good for the CPU.
+    pub(crate) fn resident(&self, dataset: &Dataset) -> Option<Resident> {
+        (self.device != Device::Cpu).then(|| Resident::new(dataset, self.device))
+    }
+
     /// Windows as the network reads them, with `horizon` rows ahead.
-    pub(crate) fn prepare(&self, dataset: &Dataset, part: Part, windows: &[Window], horizon: usize) -> Prepared {
+    pub(crate) fn prepare(&self, data: (&Dataset, Option<&Resident>), part: Part, windows: &[Window], horizon: usize) -> Prepared {
         let rows = self.model.frame().span(horizon);
-        self.preparation.prepare(gather(dataset, part, windows, rows, self.device), horizon)
+        let raw = match data {
+            (dataset, Some(resident)) => resident.gather(dataset, part, windows, rows),
+            (dataset, None) => gather(dataset, part, windows, rows, self.device),
+        };
+        self.preparation.prepare(raw, horizon)
     }
 
     /// The network on prepared windows, in the arithmetic that was chosen; f32 comes out.
@@ -155,8 +182,12 @@ impl Forecaster {
     /// # Errors
     /// [`Error::Columns`] if two columns of the table would have the same name.
     pub fn table(&self, dataset: &Dataset, part: Part, windows: &[Window], forecasts: &[f32]) -> Result<RecordBatch> {
-        let frame = self.model.frame();
-        let (h, offset) = (frame.horizon, frame.horizon_offset() as i64);
+        self.rows(dataset, part, windows, forecasts, self.model.frame().horizon)
+    }
+
+    /// As [`table`](Self::table), with `h` rows per window.
+    pub(crate) fn rows(&self, dataset: &Dataset, part: Part, windows: &[Window], forecasts: &[f32], h: usize) -> Result<RecordBatch> {
+        let offset = self.model.frame().horizon_offset() as i64;
         let rows = windows.len() * h;
         let mut ids = Vec::with_capacity(rows);
         let mut times = Vec::with_capacity(rows);
@@ -207,7 +238,7 @@ impl Forecaster {
 }
 
 /// A single target is called `y`, as everywhere in this field; several keep their names.
-fn target_names(columns: &Columns) -> Vec<String> {
+pub(crate) fn target_names(columns: &Columns) -> Vec<String> {
     match columns.targets.as_slice() {
         [_] => vec!["y".to_owned()],
         several => several.to_vec(),

@@ -43,17 +43,25 @@ pub mod native;
 #[cfg(feature = "torch")]
 pub mod networks;
 #[cfg(feature = "torch")]
+pub mod neural_forecast;
+#[cfg(feature = "torch")]
 pub mod optimizer;
 #[cfg(feature = "torch")]
 mod parameters;
 #[cfg(feature = "torch")]
 pub mod preparation;
 #[cfg(feature = "torch")]
+mod pytorch;
+#[cfg(feature = "torch")]
 pub mod rank;
+#[cfg(feature = "torch")]
+mod resident;
 #[cfg(feature = "torch")]
 pub mod scaler;
 #[cfg(feature = "torch")]
 pub mod trainer;
+#[cfg(feature = "torch")]
+mod weights;
 #[cfg(feature = "torch")]
 mod window_list;
 
@@ -63,3 +71,5 @@ pub use blocks::{Windows, gather};
 pub use error::{Error, Result};
 #[cfg(feature = "torch")]
 pub use parameters::{LayerNorm, Linear, Parameters, Recurrent};
+#[cfg(feature = "torch")]
+pub use resident::Resident;

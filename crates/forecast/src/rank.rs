@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deeprc_comm::Communicator;
-use deeprc_loader::{Dataset, DatasetOptions, Part};
+use deeprc_loader::{Dataset, DatasetOptions, Part, Window};
 use deeprc_pilot::rank::{FunctionError, Registry, TaskContext};
+use deeprc_table::arrow::array::RecordBatch;
 use deeprc_table::{Context, GlobalTable};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -17,11 +18,11 @@ use crate::checkpoint::Checkpoint;
 use crate::forecaster::Forecaster;
 use crate::optimizer::Adam;
 use crate::task::{
-    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, TRAIN, TRIAL, TrainResult,
-    TrainTask, TrialResult, TrialTask, Weights,
+    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, Rolling, TRAIN, TRIAL,
+    TrainResult, TrainTask, TrialResult, TrialTask, Weights,
 };
 use crate::trainer::{Observer, Trainer};
-use crate::{Error, Result};
+use crate::{Error, Result, neural_forecast};
 
 /// At most ten messages a second: a step may take less than a millisecond.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -178,48 +179,96 @@ fn fit(run: &Run, task: &TrainTask, dataset: Arc<Dataset>, until: Option<u64>) -
 }
 
 fn predict(run: &Run, task: &PredictTask) -> Result<PredictResult> {
-    let (dataset, metadata) = run.dataset(&task.table, &task.dataset)?;
-    let checkpoint = Checkpoint::at(&task.checkpoint);
-    forecast(run, &dataset, metadata, &checkpoint, (task.weights, task.part, task.step), &task.output)
-}
-
-fn forecast(
-    run: &Run,
-    dataset: &Dataset,
-    metadata: Value,
-    checkpoint: &Checkpoint,
-    (weights, part, step): (Weights, Part, usize),
-    output: &Path,
-) -> Result<PredictResult> {
     let begin = Instant::now();
-    let forecaster = Forecaster::load(checkpoint, weights, dataset, run.device())?;
-    let windows = forecaster.windows(dataset, part, step)?;
-    let (rank, size) = (run.comm.rank(), run.comm.size());
-    let mine = &windows[rank * windows.len() / size..(rank + 1) * windows.len() / size];
-    let mut report = Report::of(run.task);
-    let of = mine.len() as u64;
-    let values =
-        forecaster.predict(dataset, part, mine, |done| report.send(&Progress::Predict { windows: done as u64, of }, done as u64 == of));
-    let batch = forecaster.table(dataset, part, mine, &values)?;
-    let table = Context::new(run.comm.clone(), run.threads)?.from_batches(batch.schema(), vec![batch])?;
-    table.publish(output, forecaster.describe(metadata, dataset.columns(), part))?;
-    Ok(PredictResult {
-        windows: windows.len() as u64,
-        rows: table.num_rows(),
-        seconds: begin.elapsed().as_secs_f64(),
-        columns: forecaster.columns(dataset.columns()),
-    })
+    let (dataset, metadata) = run.dataset(&task.table, &task.dataset)?;
+    let forecaster = Forecaster::load(&Checkpoint::at(&task.checkpoint), task.weights, &dataset, run.device())?;
+    let (batch, windows) = match &task.ahead {
+        None => run.forecast(&forecaster, &dataset, task.part, &forecaster.windows(&dataset, task.part, task.step)?)?,
+        Some(ahead) => {
+            let future = ahead.future.as_ref().map(|table| GlobalTable::map(table)).transpose()?;
+            let rows = future.as_ref().map_or(&[][..], GlobalTable::batches);
+            let h = ahead.h.unwrap_or(forecaster.model().frame().horizon).max(1);
+            neural_forecast::ahead(&forecaster, &dataset, rows, h, &run.comm)?
+        }
+    };
+    let metadata = forecaster.describe(metadata, dataset.columns(), task.part);
+    run.publish(&forecaster, &dataset, vec![batch], windows, metadata, &task.output, begin)
 }
 
 fn cross_validation(run: &Run, task: &CrossValidationTask) -> Result<CrossValidationResult> {
     let (dataset, metadata) = run.dataset(&task.train.table, &task.train.dataset)?;
-    let dataset = Arc::new(dataset);
-    let train = fit(run, &task.train, Arc::clone(&dataset), None)?;
-    // Rank 0 has written the weights when all have come here.
-    run.comm.barrier()?;
-    let checkpoint = Checkpoint::at(&task.train.checkpoint);
-    let predict = forecast(run, &dataset, metadata, &checkpoint, (task.weights, task.part, task.step), &task.output)?;
+    // Each of these parts is fitted on and forecast in turn: its first window only, unless the model is fitted once.
+    let rolling = task.rolling.clone().unwrap_or(Rolling { n_windows: 1, ..Rolling::default() });
+    let (test, count) = match &task.rolling {
+        None => (0, 1),
+        Some(rolling) => rolling.sizes(task.train.model.h(), task.step)?,
+    };
+    let mut begin = Instant::now();
+    let (mut batches, mut windows) = (Vec::new(), 0);
+    let mut fitted: Option<(Forecaster, TrainResult)> = None;
+    let mut described = None;
+    for window in 0..if rolling.refit == 0 { 1 } else { count } {
+        let parts =
+            Arc::new(if task.rolling.is_some() { dataset.resplit(rolling.val_size, test - window * task.step)? } else { dataset.clone() });
+        if window % rolling.refit.max(1) == 0 {
+            // A checkpoint of another window is none of this one.
+            let resume = task.train.resume && rolling.refit == 0;
+            let result = fit(run, &TrainTask { resume, ..task.train.clone() }, Arc::clone(&parts), None)?;
+            // Rank 0 has written the weights when all have come here.
+            run.comm.barrier()?;
+            let checkpoint = Checkpoint::at(&task.train.checkpoint);
+            fitted = Some((Forecaster::load(&checkpoint, task.weights, &parts, run.device())?, result));
+            // No rank writes the next weights before all have read these.
+            run.comm.barrier()?;
+            begin = Instant::now();
+        }
+        let Some((forecaster, _)) = &fitted else { continue };
+        let part = if task.rolling.is_some() { Part::Test } else { task.part };
+        let mut wanted = forecaster.windows(&parts, part, task.step)?;
+        if rolling.refit > 0 {
+            let offset = forecaster.model().frame().horizon_offset() as i64;
+            let first = |w: &Window| parts.series()[w.series as usize].train + parts.series()[w.series as usize].validation;
+            wanted.retain(|w| i64::from(w.offset) + offset == first(w) as i64);
+        }
+        let (batch, count) = run.forecast(forecaster, &parts, part, &wanted)?;
+        batches.push(batch);
+        windows += count;
+        described = Some(forecaster.describe(metadata.clone(), dataset.columns(), part));
+    }
+    let (forecaster, train) = fitted.expect("there is a first window");
+    let predict = run.publish(&forecaster, &dataset, batches, windows, described.unwrap_or(metadata), &task.output, begin)?;
     Ok(CrossValidationResult { train, predict })
+}
+
+impl Run<'_> {
+    /// The rows of this rank's share of `windows`, and the number of all of them.
+    fn forecast(&self, forecaster: &Forecaster, dataset: &Dataset, part: Part, windows: &[Window]) -> Result<(RecordBatch, u64)> {
+        let (rank, size) = (self.comm.rank(), self.comm.size());
+        let mine = &windows[rank * windows.len() / size..(rank + 1) * windows.len() / size];
+        let mut report = Report::of(self.task);
+        let of = mine.len() as u64;
+        let values =
+            forecaster.predict(dataset, part, mine, |done| report.send(&Progress::Predict { windows: done as u64, of }, done as u64 == of));
+        Ok((forecaster.table(dataset, part, mine, &values)?, windows.len() as u64))
+    }
+
+    /// Writes the rows of all ranks as a global table.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the answer")]
+    fn publish(
+        &self,
+        forecaster: &Forecaster,
+        dataset: &Dataset,
+        batches: Vec<RecordBatch>,
+        windows: u64,
+        metadata: Value,
+        output: &Path,
+        begin: Instant,
+    ) -> Result<PredictResult> {
+        let table = Context::new(self.comm.clone(), self.threads)?.from_batches(batches[0].schema(), batches)?;
+        table.publish(output, metadata)?;
+        let (rows, seconds) = (table.num_rows(), begin.elapsed().as_secs_f64());
+        Ok(PredictResult { windows, rows, seconds, columns: forecaster.columns(dataset.columns()) })
+    }
 }
 
 /// Tells the session, but not at every step.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use deeprc_loader::{DatasetOptions, Part};
+use deeprc_loader::{DatasetOptions, Part, Skipped};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -69,6 +69,9 @@ pub struct TrainResult {
     pub resumed_from: Option<u64>,
     /// True if the validation loss stopped improving before the last step.
     pub stopped_early: bool,
+    /// Series that were not trained on, and why.
+    #[serde(default)]
+    pub skipped: Vec<Skipped>,
 }
 
 /// Train one trial of a search for good options.
@@ -126,8 +129,23 @@ pub struct PredictTask {
     pub part: Part,
     /// Steps of time between two windows.
     pub step: usize,
+    /// Forecast what comes after the last row of each series, instead of windows of the table.
+    #[serde(default)]
+    pub ahead: Option<Ahead>,
     /// Directory of the global table to write: see [`PredictResult`].
     pub output: PathBuf,
+}
+
+/// What comes after the last row of each series.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ahead {
+    /// Steps; the trained horizon unless given. Beyond that, forecasts are taken for observations.
+    #[serde(default)]
+    pub h: Option<usize>,
+    /// Directory of a global table of the rows to come, with every column known ahead (`futr`).
+    #[serde(default)]
+    pub future: Option<PathBuf>,
 }
 
 /// What rank 0 answers to a [`PredictTask`]; the table has one row per window and step of the horizon.
@@ -161,8 +179,28 @@ pub struct CrossValidationTask {
     pub part: Part,
     /// Steps of time between two windows.
     pub step: usize,
+    /// Windows counted from the end of each series, instead of `part`, and how often the model is fitted for them.
+    #[serde(default)]
+    pub rolling: Option<Rolling>,
     /// Directory of the global table to write.
     pub output: PathBuf,
+}
+
+/// Windows at the end of each series: `n_windows` of them, `step` rows apart, or as many as `test_size` rows hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rolling {
+    /// Windows per series, at least 1.
+    pub n_windows: usize,
+    /// Rows before the test rows to validate on.
+    #[serde(default)]
+    pub val_size: usize,
+    /// Test rows, which replace `n_windows`.
+    #[serde(default)]
+    pub test_size: Option<usize>,
+    /// Fit anew, from random weights, for every window (1) or every n-th one; 0 fits once. Only the last model's checkpoint stays.
+    #[serde(default)]
+    pub refit: usize,
 }
 
 /// What rank 0 answers to a [`CrossValidationTask`].

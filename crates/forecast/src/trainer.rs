@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use deeprc_comm::{Communicator, ReduceOp};
-use deeprc_loader::{Dataset, Part, Window};
+use deeprc_loader::{Dataset, Part, Skipped, Window};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, State};
@@ -18,7 +18,7 @@ use crate::loss::Loss;
 use crate::optimizer::{Adam, learning_rate};
 use crate::preparation::has_rows;
 use crate::task::{Progress, TrainResult, Weights};
-use crate::{Error, Result, native, window_list};
+use crate::{Error, Resident, Result, native, window_list};
 use exchange::{Exchange, share_buffers};
 use steps::Steps;
 
@@ -47,6 +47,8 @@ impl Observer for () {
 #[derive(Debug)]
 pub struct Trainer {
     dataset: Arc<Dataset>,
+    /// On a GPU, the data there.
+    resident: Option<Resident>,
     comm: Communicator,
     forecaster: Forecaster,
     adam: Adam,
@@ -57,6 +59,8 @@ pub struct Trainer {
     valid_loss: Loss,
     windows: Vec<Window>,
     validation: Vec<Window>,
+    /// Series that are not trained on.
+    skipped: Vec<Skipped>,
     steps: Steps,
     max_steps: u64,
     /// The step after which this run stops: the last one, unless told otherwise.
@@ -71,7 +75,7 @@ impl Trainer {
     pub fn new(dataset: Arc<Dataset>, model: &ModelConfig, train: &TrainConfig, comm: Communicator, device: Device) -> Result<Self> {
         let forecaster = Forecaster::new(&dataset, model, train, device)?;
         let frame = forecaster.model.frame();
-        let windows = window_list::training(&dataset, frame, train)?;
+        let (windows, skipped) = window_list::training(&dataset, frame, train)?;
         let validation = match has_rows(&dataset, Part::Validation) {
             true => window_list::validation(&dataset, frame, train)?,
             false => Vec::new(),
@@ -91,11 +95,13 @@ impl Trainer {
             valid_loss: Loss::validation(train),
             max_steps,
             until: max_steps,
+            resident: forecaster.resident(&dataset),
             dataset,
             comm,
             forecaster,
             windows,
             validation,
+            skipped,
             steps,
         })
     }
@@ -103,6 +109,11 @@ impl Trainer {
     /// The model as trained so far.
     pub fn forecaster(&self) -> &Forecaster {
         &self.forecaster
+    }
+
+    /// The model as trained so far, and where the training stands.
+    pub fn into_parts(self) -> (Forecaster, State) {
+        (self.forecaster, self.state)
     }
 
     /// Starts from the weights of another training, of the same model and columns but on any data and with any options of training:
@@ -178,6 +189,7 @@ impl Trainer {
             best_step: self.state.best.map(|(step, _)| step),
             resumed_from,
             stopped_early: self.state.stopped_early,
+            skipped: self.skipped.clone(),
         })
     }
 
@@ -229,7 +241,7 @@ impl Trainer {
     fn evaluate(&self, numbers: &[usize], loss: &Loss, wanted: bool) -> (Tensor, f64) {
         let windows: Vec<Window> = numbers.iter().map(|n| self.windows[*n]).collect();
         let horizon = self.forecaster.model.frame().train_horizon;
-        let prepared = self.forecaster.prepare(&self.dataset, Part::Train, &windows, horizon);
+        let prepared = self.forecaster.prepare((&self.dataset, self.resident.as_ref()), Part::Train, &windows, horizon);
         let forecast = self.forecaster.forward(&prepared.inputs, true);
         let weight = if wanted { prepared.target.weight() } else { 0.0 };
         (loss.train(&prepared, &forecast), weight)
@@ -303,7 +315,7 @@ impl Trainer {
         let loss = self.valid_loss.additive();
         let mut sums = [0.0; 4];
         for batch in mine.chunks(self.state.train.inference_windows_batch_size) {
-            let (prepared, output) = self.forecaster.outputs(&self.dataset, Part::Validation, batch);
+            let (prepared, output) = self.forecaster.outputs((&self.dataset, self.resident.as_ref()), Part::Validation, batch);
             let weight = prepared.original.weight();
             let value = loss.validate(&self.loss, &prepared, &output, &self.forecaster.seeds(batch));
             sums[0] += value.double_value(&[]) * weight;

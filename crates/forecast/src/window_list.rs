@@ -1,16 +1,19 @@
 //! The windows of a data set that a model is trained on, validated with, or asked to forecast.
 
-use deeprc_loader::{Dataset, Observed, Padding, Part, Window, WindowSpec};
+use std::collections::HashSet;
+
+use deeprc_loader::{Dataset, Observed, Padding, Part, Skipped, Window, WindowSpec};
 
 use crate::Result;
 use crate::config::{Complete, StartPadding, TrainConfig};
 use crate::model::Frame;
 
-/// Training windows: the horizon may run over the end of the part, where it does not count.
+/// Training windows: the horizon may run over the end of the part, where it does not count. Also the series that are not trained on.
 ///
 /// # Errors
-/// As [`Dataset::windows`].
-pub fn training(dataset: &Dataset, frame: Frame, train: &TrainConfig) -> Result<Vec<Window>> {
+/// As [`Dataset::windows`] and [`Dataset::constant_series`].
+pub fn training(dataset: &Dataset, frame: Frame, train: &TrainConfig) -> Result<(Vec<Window>, Vec<Skipped>)> {
+    let (constant, why): (HashSet<u32>, Vec<Skipped>) = dataset.constant_series()?.into_iter().unzip();
     let spec = WindowSpec {
         input_size: frame.input,
         horizon: frame.train_horizon,
@@ -20,7 +23,12 @@ pub fn training(dataset: &Dataset, frame: Frame, train: &TrainConfig) -> Result<
         padding: if train.start_padding == StartPadding::None { Padding::End } else { Padding::Both },
         observed: observed(train),
     };
-    Ok(longest(dataset, dataset.windows(&spec)?.windows().to_vec(), train.start_padding))
+    let index = dataset.windows(&spec)?;
+    let windows = index.windows().iter().copied().filter(|window| !constant.contains(&window.series)).collect();
+    let mut skipped = [dataset.skipped(), index.skipped(), &why].concat();
+    skipped.sort_by(|a, b| a.series.cmp(&b.series));
+    skipped.dedup_by(|a, b| a.series == b.series);
+    Ok((longest(dataset, windows, train.start_padding), skipped))
 }
 
 /// Validation windows: whole ones.

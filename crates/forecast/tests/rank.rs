@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use deeprc_forecast::config::configure;
 use deeprc_forecast::task::{
-    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, TRAIN, TrainResult,
-    TrainTask, Weights,
+    Ahead, CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, Rolling, TRAIN,
+    TrainResult, TrainTask, Weights,
 };
 use deeprc_loader::Part;
 use deeprc_pilot::{Cause, Event, Outcome, Pool, RankGroup, Resources, Session, SessionOptions, TaskDescription, TaskReport};
@@ -34,9 +34,10 @@ fn main() -> ExitCode {
     let bed = Bed::start(dir.path());
     bed.ranks_train_and_forecast();
     bed.cross_validation_trains_and_forecasts();
+    bed.forecasts_reach_beyond_the_table();
     bed.errors_name_their_reason();
     bed.session.close().unwrap();
-    println!("rank: 3 scenarios passed");
+    println!("rank: 4 scenarios passed");
     ExitCode::SUCCESS
 }
 
@@ -101,6 +102,7 @@ impl<'a> Bed<'a> {
             weights: Weights::Best,
             part: Part::Test,
             step: 5,
+            ahead: None,
             output: self.dir.join("forecasts"),
         };
         let report = self.run(PREDICT, 2, serde_json::to_value(task).unwrap());
@@ -121,10 +123,46 @@ impl<'a> Bed<'a> {
 
     fn cross_validation_trains_and_forecasts(&self) {
         let output = self.dir.join("rolling");
-        let task = CrossValidationTask { train: self.training("rolled"), weights: Weights::Last, part: Part::Test, step: 1, output };
+        let task = CrossValidationTask {
+            train: self.training("rolled"),
+            weights: Weights::Last,
+            part: Part::Test,
+            step: 1,
+            rolling: None,
+            output,
+        };
         let report = self.run(CROSS_VALIDATION, 2, serde_json::to_value(task).unwrap());
         let result: CrossValidationResult = serde_json::from_value(report.results[0].clone()).unwrap();
         assert_eq!((result.train.steps, result.predict.windows, result.predict.rows), (60, 32, 160));
+
+        let rolling = Some(Rolling { n_windows: 3, val_size: 5, refit: 2, ..Rolling::default() });
+        let output = self.dir.join("refitted");
+        let train = self.training("refitted-model");
+        let task = CrossValidationTask { train, weights: Weights::Last, part: Part::Test, step: 2, rolling, output };
+        let report = self.run(CROSS_VALIDATION, 2, serde_json::to_value(task).unwrap());
+        assert!(matches!(report.outcome, Outcome::Done), "{:?}", report.outcome);
+        let result: CrossValidationResult = serde_json::from_value(report.results[0].clone()).unwrap();
+        assert_eq!((result.predict.windows, result.predict.rows), (6, 30), "three windows of two series");
+    }
+
+    fn forecasts_reach_beyond_the_table(&self) {
+        let task = PredictTask {
+            table: self.dir.join("parts"),
+            dataset: self.rows.options(),
+            checkpoint: self.dir.join("model"),
+            weights: Weights::Best,
+            part: Part::Test,
+            step: 1,
+            ahead: Some(Ahead { h: Some(12), future: None }),
+            output: self.dir.join("ahead"),
+        };
+        let report = self.run(PREDICT, 2, serde_json::to_value(task).unwrap());
+        assert!(matches!(report.outcome, Outcome::Done), "{:?}", report.outcome);
+        let result: PredictResult = serde_json::from_value(report.results[0].clone()).unwrap();
+        assert_eq!((result.windows, result.rows), (2, 24));
+        let written = GlobalTable::map(&self.dir.join("ahead")).unwrap();
+        let hours: Vec<i64> = written.batches().iter().flat_map(|batch| table::hours(batch, "ds")).collect();
+        assert_eq!(hours, (120..132).chain(120..132).collect::<Vec<_>>());
     }
 
     fn errors_name_their_reason(&self) {

@@ -1,55 +1,88 @@
 //! From the batches of a table, in any order of rows, to the ordered arrays of a [`Dataset`].
 
+use crate::bad::Bad;
 use crate::calendar::{format_stamp, stamps_of};
-use crate::{Columns, Dataset, DatasetOptions, Error, Frequency, Gaps, Nulls, Result, Series};
+use crate::{Columns, Dataset, DatasetOptions, Error, Frequency, Gaps, Nulls, Result, Series, Skipped};
 use deeprc_table::arrow::array::{Array, AsArray, Float32Array, Int64Array, RecordBatch};
 use deeprc_table::arrow::compute::cast;
 use deeprc_table::arrow::datatypes::{DataType, Float32Type, Int64Type};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Source of a row that a gap policy inserted.
 const INSERTED: usize = usize::MAX;
 
+/// Series of rows that were left out.
+const LEFT_OUT: u32 = u32::MAX;
+
 pub(crate) fn assemble(batches: &[RecordBatch], options: &DatasetOptions) -> Result<Dataset> {
+    check_columns(batches, &options.columns)?;
+    let mut keys = Keys::read(batches, &options.columns)?;
+    let mut skipped = Vec::new();
+    // Each round looks at one kind of mistake more; rows of series with one are left out of the next.
+    loop {
+        let mut bad = Bad::new(options.on_bad_series);
+        let dataset = lay_out(batches, options, &keys, &mut bad)?;
+        if let Some(mut dataset) = dataset {
+            skipped.sort_by(|a: &Skipped, b| a.series.cmp(&b.series));
+            dataset.skipped = skipped;
+            return Ok(dataset);
+        }
+        let name = |(series, error): &(u32, Error)| Skipped { series: keys.ids[*series as usize].clone(), reason: error.to_string() };
+        skipped.extend(bad.found.iter().map(name));
+        if bad.found.len() == keys.ids.len() {
+            return Err(bad.found.swap_remove(0).1);
+        }
+        keys.leave_out(bad.found.iter().map(|(series, _)| *series).collect());
+    }
+}
+
+/// None if there are bad series, which `bad` then names.
+fn lay_out(batches: &[RecordBatch], options: &DatasetOptions, keys: &Keys, bad: &mut Bad) -> Result<Option<Dataset>> {
     let columns = &options.columns;
-    check_columns(batches, columns)?;
-    let keys = Keys::read(batches, columns)?;
     let order = keys.order();
     let groups = keys.groups(&order);
     let sorted: Vec<i64> = order.iter().map(|&row| keys.times[row]).collect();
-    find_duplicates(&keys, &order, &sorted, &groups)?;
+    find_duplicates(keys, &order, &sorted, &groups, bad)?;
+    if !bad.found.is_empty() {
+        return Ok(None);
+    }
     let frequency = match options.frequency {
         Some(frequency) => frequency,
         None => Frequency::infer(groups.iter().map(|group| &sorted[group.clone()])).ok_or(Error::NoFrequency)?,
     };
-    let grid = Grid::lay(&keys, &order, &sorted, &groups, frequency, options.gaps)?;
-    let cells = Cells::read(batches, columns, &grid, &keys, options)?;
-    let splits = read_split(batches, columns, &grid, &keys)?;
-    let stat = read_static(batches, columns, &keys, options.nulls)?;
-    let series = grid
-        .series
-        .iter()
-        .enumerate()
-        .map(|(at, rows)| Series {
-            id: keys.ids[at].clone(),
-            start: rows.start,
-            len: rows.len(),
-            train: splits[at][0],
-            validation: splits[at][1],
-            test: splits[at][2],
-        })
-        .collect();
-    Ok(Dataset {
+    let grid = Grid::lay(keys, &order, &sorted, &groups, (frequency, options.gaps), bad)?;
+    if !bad.found.is_empty() {
+        return Ok(None);
+    }
+    let cells = Cells::read(batches, columns, &grid, keys, options, bad)?;
+    let splits = read_split(batches, columns, &grid, keys, bad)?;
+    let stat = read_static(batches, columns, keys, options.nulls, bad)?;
+    if !bad.found.is_empty() {
+        return Ok(None);
+    }
+    let series = grid.series.iter().enumerate().map(|(at, rows)| Series {
+        id: keys.ids[at].clone(),
+        start: rows.start,
+        len: rows.len(),
+        train: splits[at][0],
+        validation: splits[at][1],
+        test: splits[at][2],
+    });
+    Ok(Some(Dataset {
         columns: columns.clone(),
         frequency,
-        series,
+        series: series.collect(),
         channels: columns.channels().cloned().collect(),
         fully_observed: cells.mask.iter().all(|&mask| mask > 0.0),
-        values: cells.values,
-        mask: cells.mask,
-        stat,
-        times: grid.times,
-    })
+        values: Arc::new(cells.values),
+        mask: Arc::new(cells.mask),
+        stat: Arc::new(stat),
+        times: Arc::new(grid.times),
+        on_bad_series: options.on_bad_series,
+        constant: options.constant,
+        skipped: Vec::new(),
+    }))
 }
 
 fn check_columns(batches: &[RecordBatch], columns: &Columns) -> Result<()> {
@@ -88,7 +121,7 @@ fn convert(column: &str, array: &dyn Array, to: &DataType) -> Result<deeprc_tabl
 }
 
 /// Calls `each(row, value)` for every row of a numeric column; nulls and NaN are `None`.
-fn each_number(batches: &[RecordBatch], column: &str, mut each: impl FnMut(usize, Option<f32>) -> Result<()>) -> Result<()> {
+pub(crate) fn each_number(batches: &[RecordBatch], column: &str, mut each: impl FnMut(usize, Option<f32>) -> Result<()>) -> Result<()> {
     let mut row = 0;
     for batch in batches {
         let array = column_of(batch, column)?;
@@ -111,17 +144,17 @@ fn column_of<'a>(batch: &'a RecordBatch, column: &str) -> Result<&'a dyn Array> 
 }
 
 /// Series and stamp of every row of the table.
-struct Keys {
+pub(crate) struct Keys {
     /// Sorted.
-    ids: Vec<String>,
-    /// `[rows]`: position in `ids`
-    codes: Vec<u32>,
+    pub ids: Vec<String>,
+    /// `[rows]`: position in `ids`, or [`LEFT_OUT`]
+    pub codes: Vec<u32>,
     /// `[rows]`
-    times: Vec<i64>,
+    pub times: Vec<i64>,
 }
 
 impl Keys {
-    fn read(batches: &[RecordBatch], columns: &Columns) -> Result<Keys> {
+    pub fn read(batches: &[RecordBatch], columns: &Columns) -> Result<Keys> {
         let mut keys = Keys { ids: Vec::new(), codes: Vec::new(), times: Vec::new() };
         let mut known: HashMap<String, u32> = HashMap::new();
         for batch in batches {
@@ -173,10 +206,29 @@ impl Keys {
         self.ids.sort();
     }
 
+    /// Forgets `series` and their rows.
+    fn leave_out(&mut self, series: Vec<u32>) {
+        let gone = |code: u32| series.contains(&code);
+        let mut next = 0;
+        let renumber = |code: u32| {
+            let new = if gone(code) { LEFT_OUT } else { next };
+            next += u32::from(new != LEFT_OUT);
+            new
+        };
+        let place: Vec<u32> = (0..self.ids.len() as u32).map(renumber).collect();
+        self.codes.iter_mut().filter(|code| **code != LEFT_OUT).for_each(|code| *code = place[*code as usize]);
+        let mut code = 0..;
+        self.ids.retain(|_| code.next().is_some_and(|code| !gone(code)));
+    }
+
+    fn left_out(&self, row: usize) -> bool {
+        self.codes[row] == LEFT_OUT
+    }
+
     /// Rows of the table by (series, time); rows with equal keys in the order of the table.
     fn order(&self) -> Vec<usize> {
         let key = |&row: &usize| (self.codes[row], self.times[row]);
-        let mut order: Vec<usize> = (0..self.times.len()).collect();
+        let mut order: Vec<usize> = (0..self.times.len()).filter(|row| !self.left_out(*row)).collect();
         if !order.is_sorted_by_key(key) {
             order.sort_by_key(key);
         }
@@ -204,15 +256,12 @@ impl Keys {
     }
 }
 
-fn find_duplicates(keys: &Keys, order: &[usize], sorted: &[i64], groups: &[std::ops::Range<usize>]) -> Result<()> {
+fn find_duplicates(keys: &Keys, order: &[usize], sorted: &[i64], groups: &[std::ops::Range<usize>], bad: &mut Bad) -> Result<()> {
     for group in groups {
         if let Some(at) = (group.start + 1..group.end).find(|&at| sorted[at] == sorted[at - 1]) {
-            return Err(Error::Duplicate {
-                series: keys.id(order[at]),
-                stamp: keys.stamp(order[at]),
-                first_row: order[at - 1] + 1,
-                second_row: order[at] + 1,
-            });
+            let (series, stamp) = (keys.id(order[at]), keys.stamp(order[at]));
+            let error = Error::Duplicate { series, stamp, first_row: order[at - 1] + 1, second_row: order[at] + 1 };
+            bad.note(keys.codes[order[at]], error)?;
         }
     }
     Ok(())
@@ -236,20 +285,26 @@ impl Grid {
         order: &[usize],
         sorted: &[i64],
         groups: &[std::ops::Range<usize>],
-        frequency: Frequency,
-        gaps: Gaps,
+        (frequency, gaps): (Frequency, Gaps),
+        bad: &mut Bad,
     ) -> Result<Grid> {
         let mut grid = Grid {
             times: Vec::with_capacity(sorted.len()),
             source: Vec::with_capacity(sorted.len()),
-            place: vec![0; sorted.len()],
+            place: vec![0; keys.times.len()],
             series: Vec::new(),
         };
         for group in groups {
             let start = grid.times.len();
             for at in group.clone() {
                 if at > group.start {
-                    let missing = missing_steps(keys, order[at - 1], order[at], frequency, gaps)?;
+                    let missing = match missing_steps(keys, order[at - 1], order[at], frequency, gaps) {
+                        Ok(missing) => missing,
+                        Err(error) => {
+                            bad.note(keys.codes[order[at]], error)?;
+                            break;
+                        }
+                    };
                     for step in 1..=missing {
                         grid.times.push(frequency.advance(sorted[at - 1], step));
                         grid.source.push(INSERTED);
@@ -298,17 +353,24 @@ struct Cells {
 }
 
 impl Cells {
-    fn read(batches: &[RecordBatch], columns: &Columns, grid: &Grid, keys: &Keys, options: &DatasetOptions) -> Result<Cells> {
+    fn read(
+        batches: &[RecordBatch],
+        columns: &Columns,
+        grid: &Grid,
+        keys: &Keys,
+        options: &DatasetOptions,
+        bad: &mut Bad,
+    ) -> Result<Cells> {
         let names: Vec<&String> = columns.channels().collect();
         let width = names.len();
         let size = grid.times.len() * width;
         let mut cells = Cells { values: vec![0.0; size], mask: vec![0.0; size] };
         for (channel, name) in names.iter().enumerate() {
             each_number(batches, name, |row, value| {
-                let Some(value) = value else { return Ok(()) };
+                let Some(value) = value.filter(|_| !keys.left_out(row)) else { return Ok(()) };
                 if value.is_infinite() {
                     let (series, stamp) = (keys.id(row), keys.stamp(row));
-                    return Err(Error::Infinite { series, column: name.to_string(), stamp, row: row + 1 });
+                    return bad.note(keys.codes[row], Error::Infinite { series, column: name.to_string(), stamp, row: row + 1 });
                 }
                 let at = grid.place[row] * width + channel;
                 cells.values[at] = value;
@@ -317,8 +379,10 @@ impl Cells {
             })?;
         }
         if cells.mask.contains(&0.0) {
-            for rows in &grid.series {
-                cells.apply_policies(rows.clone(), &names, grid, keys, options)?;
+            for (series, rows) in grid.series.iter().enumerate() {
+                if let Err(error) = cells.apply_policies(rows.clone(), &names, grid, keys, options) {
+                    bad.note(series as u32, error)?;
+                }
             }
         }
         Ok(cells)
@@ -365,7 +429,7 @@ impl Cells {
 }
 
 /// `[series][3]`: training, validation and test rows. A row that was inserted belongs to the part of the row before it.
-fn read_split(batches: &[RecordBatch], columns: &Columns, grid: &Grid, keys: &Keys) -> Result<Vec<[usize; 3]>> {
+fn read_split(batches: &[RecordBatch], columns: &Columns, grid: &Grid, keys: &Keys, bad: &mut Bad) -> Result<Vec<[usize; 3]>> {
     let Some(column) = &columns.split else {
         return Ok(grid.series.iter().map(|rows| [rows.len(), 0, 0]).collect());
     };
@@ -391,35 +455,40 @@ fn read_split(batches: &[RecordBatch], columns: &Columns, grid: &Grid, keys: &Ke
         }
         Ok(counts)
     };
-    grid.series.iter().map(count).collect()
+    let noted = |(series, rows)| count(rows).or_else(|error| bad.note(series as u32, error).map(|()| [0; 3]));
+    grid.series.iter().enumerate().map(noted).collect()
 }
 
 /// `[series, stat]`
-fn read_static(batches: &[RecordBatch], columns: &Columns, keys: &Keys, nulls: Nulls) -> Result<Vec<f32>> {
+fn read_static(batches: &[RecordBatch], columns: &Columns, keys: &Keys, nulls: Nulls, bad: &mut Bad) -> Result<Vec<f32>> {
     let (series, width) = (keys.ids.len(), columns.stat.len());
     let mut stat = vec![f32::NAN; series * width];
     for (at, column) in columns.stat.iter().enumerate() {
-        let mut null_row: Option<usize> = None;
+        let mut nulls_at: Vec<usize> = Vec::new();
         each_number(batches, column, |row, value| {
+            if keys.left_out(row) {
+                return Ok(());
+            }
             let cell = &mut stat[keys.codes[row] as usize * width + at];
             match value {
-                None => null_row = null_row.or(Some(row)),
+                None => nulls_at.push(row),
                 Some(value) if value.is_infinite() => {
                     let (series, stamp) = (keys.id(row), keys.stamp(row));
-                    return Err(Error::Infinite { series, column: column.clone(), stamp, row: row + 1 });
+                    return bad.note(keys.codes[row], Error::Infinite { series, column: column.clone(), stamp, row: row + 1 });
                 }
                 Some(value) if cell.is_nan() => *cell = value,
                 Some(value) if value != *cell => {
                     let (series, before) = (keys.id(row), *cell);
-                    return Err(Error::StaticVaries { series, column: column.clone(), before, after: value, row: row + 1 });
+                    let error = Error::StaticVaries { series, column: column.clone(), before, after: value, row: row + 1 };
+                    return bad.note(keys.codes[row], error);
                 }
                 Some(_) => {}
             }
             Ok(())
         })?;
-        if let (Some(row), Nulls::Raise) = (null_row, nulls) {
+        for row in nulls_at.into_iter().filter(|_| nulls == Nulls::Raise) {
             let (series, stamp) = (keys.id(row), keys.stamp(row));
-            return Err(Error::Null { series, column: column.clone(), stamp, row: row + 1 });
+            bad.note(keys.codes[row], Error::Null { series, column: column.clone(), stamp, row: row + 1 })?;
         }
         let known = || stat.iter().skip(at).step_by(width).filter(|value| !value.is_nan()).map(|&value| f64::from(value));
         let count = known().count();

@@ -76,6 +76,29 @@ pub enum Nulls {
     Mask,
 }
 
+/// What to do with a series that cannot be used: duplicate or irregular stamps, gaps, nulls or infinite values that the other
+/// policies do not allow, too few rows, a target that never changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BadSeries {
+    /// End with an error that names the series and what is wrong with it.
+    #[default]
+    Raise,
+    /// Leave it out and go on with the others; [`Dataset::skipped`](crate::Dataset::skipped) names it.
+    Skip,
+}
+
+/// What to do with a series whose targets have the same value at all observed training stamps: there is nothing to learn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Constant {
+    /// Such a series is bad: see [`BadSeries`].
+    #[default]
+    Raise,
+    /// Train on it like on any other.
+    Keep,
+}
+
 /// How a table becomes a [`Dataset`](crate::Dataset).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,11 +114,18 @@ pub struct DatasetOptions {
     /// Policy for missing values.
     #[serde(default)]
     pub nulls: Nulls,
+    /// Policy for series that cannot be used.
+    #[serde(default)]
+    pub on_bad_series: BadSeries,
+    /// Policy for series whose targets never change.
+    #[serde(default)]
+    pub constant: Constant,
 }
 
 impl DatasetOptions {
-    /// `columns`, inferred frequency, gaps and nulls are errors.
+    /// `columns`, inferred frequency; gaps, nulls and bad series are errors.
     pub fn new(columns: Columns) -> Self {
-        DatasetOptions { columns, frequency: None, gaps: Gaps::Raise, nulls: Nulls::Raise }
+        let (gaps, nulls, on_bad_series, constant) = (Gaps::Raise, Nulls::Raise, BadSeries::Raise, Constant::Raise);
+        DatasetOptions { columns, frequency: None, gaps, nulls, on_bad_series, constant }
     }
 }

@@ -62,6 +62,15 @@ pub enum Error {
     /// A series too short for one window.
     #[error("series `{series}` is too short: {len} rows for the {part} windows, {needed} needed ({input_size} input + {horizon} horizon)")]
     TooShort { series: String, part: Part, len: usize, needed: usize, input_size: usize, horizon: usize },
+    /// Targets that have the same value at all training stamps.
+    #[error("series `{series}` is constant: column `{column}` is {value} at all {rows} observed training stamps from {first} on")]
+    Constant { series: String, column: String, value: f32, rows: usize, first: String },
+    /// A series too short for the validation and test rows asked for.
+    #[error("series `{series}` has {len} rows, too few for {validation} validation and {test} test rows and some to train on")]
+    Parts { series: String, len: usize, validation: usize, test: usize },
+    /// An exogenous value that a forecast needs and the table of future rows lacks.
+    #[error("series `{series}`: column `{column}` has no value at {stamp} in the table of future rows")]
+    Future { series: String, column: String, stamp: String },
     /// No series has rows in the part asked for.
     #[error("no series has rows in the {part} part")]
     EmptyPart { part: Part },
@@ -101,7 +110,12 @@ impl Error {
             Error::Infinite { .. } => "turn it into a null with `nullif(…)` in a derive stage",
             Error::StaticVaries { .. } => "name it in `hist` or `futr` instead of `stat`",
             Error::Split { .. } => "make the column with a split stage",
-            Error::TooShort { .. } => "use a smaller input_size or horizon, a larger part, or leave the series out",
+            Error::TooShort { .. } => {
+                "use a smaller input_size or horizon, a larger part, or leave the series out with `on_bad_series = \"skip\"`"
+            }
+            Error::Constant { .. } => "leave the series out with `on_bad_series = \"skip\"`, or set `constant = \"keep\"`",
+            Error::Parts { .. } => "ask for fewer validation or test rows, or set `on_bad_series = \"skip\"`",
+            Error::Future { .. } => "give one row per series and stamp of the horizon, with every column named in `futr`",
             Error::EmptyPart { .. } => "give the part some rows in the split stage",
             Error::NothingObserved { .. } => "fill the holes with `nulls = \"fill\"`, or ask for fewer observed values",
             Error::Frequency { .. } => "write a count and a unit: 30s, 15min, 1h, 1d, 1w, 1mo, 1y",

@@ -29,7 +29,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ahead;
 mod assembly;
+mod bad;
 mod batch;
 mod calendar;
 mod columns;
@@ -40,9 +42,10 @@ mod frequency;
 mod sampler;
 mod window;
 
+pub use bad::Skipped;
 pub use batch::Batch;
 pub use calendar::{format_stamp, parse_stamp, stamps_of};
-pub use columns::{Columns, DatasetOptions, Gaps, Nulls};
+pub use columns::{BadSeries, Columns, Constant, DatasetOptions, Gaps, Nulls};
 pub use data_loader::{DataLoader, LoaderOptions};
 pub use dataset::{Dataset, Series};
 pub use error::{Error, Result};

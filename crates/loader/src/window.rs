@@ -1,6 +1,7 @@
 //! Windows by index: a window is named by its series and its first row, its values stay where they are.
 
-use crate::{Dataset, Error, Result};
+use crate::bad::Bad;
+use crate::{Dataset, Error, Result, Skipped};
 use serde::{Deserialize, Serialize};
 
 /// Which rows of every series the horizons of the windows lie in.
@@ -137,6 +138,7 @@ pub struct WindowIndex {
     spec: WindowSpec,
     windows: Vec<Window>,
     dropped: usize,
+    skipped: Vec<Skipped>,
 }
 
 impl WindowIndex {
@@ -165,6 +167,11 @@ impl WindowIndex {
         self.dropped
     }
 
+    /// Series left out because they are too short, if the data set is to do without bad series.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
     /// Bytes the index takes.
     pub fn memory(&self) -> usize {
         self.windows.capacity() * size_of::<Window>()
@@ -175,7 +182,7 @@ impl Dataset {
     /// Every window that `spec` asks for.
     ///
     /// Series without any row in the part are left out (a split by series is possible); series with some rows there, but too
-    /// few for a window, are an error.
+    /// few for a window, are an error unless bad series are to be left out.
     ///
     /// # Errors
     /// [`Error::Window`] for a spec that nothing satisfies, [`Error::TooShort`] with the first series that is too short,
@@ -186,6 +193,7 @@ impl Dataset {
         let mut windows = Vec::new();
         let mut dropped = 0;
         let mut rows_in_part = 0;
+        let mut bad = Bad::new(self.on_bad_series);
         for (number, series) in self.series().iter().enumerate() {
             let rows = part_rows(series, spec.part);
             if rows.is_empty() {
@@ -195,14 +203,16 @@ impl Dataset {
             let (first, last) = offsets(series.len, &rows, spec);
             if first > last {
                 let history = if spec.part == Part::Train { 0 } else { rows.start };
-                return Err(Error::TooShort {
+                let error = Error::TooShort {
                     series: series.id.clone(),
                     part: spec.part,
                     len: history + rows.len(),
                     needed: spec.span().max(if history > 0 { history + spec.horizon } else { 0 }),
                     input_size: spec.input_size,
                     horizon: spec.horizon,
-                });
+                };
+                bad.note(number as u32, error)?;
+                continue;
             }
             for offset in (first..=last).step_by(spec.step) {
                 if observed.as_ref().is_none_or(|counts| counts.enough(series, &rows, offset, spec)) {
@@ -216,10 +226,12 @@ impl Dataset {
             return Err(Error::EmptyPart { part: spec.part });
         }
         if windows.is_empty() {
-            return Err(Error::NothingObserved { part: spec.part, dropped });
+            // Where all series are too short, the first one says so.
+            return Err(bad.found.into_iter().next().map_or(Error::NothingObserved { part: spec.part, dropped }, |(_, error)| error));
         }
         windows.shrink_to_fit();
-        Ok(WindowIndex { spec: spec.clone(), windows, dropped })
+        let skipped = self.left_out(bad)?.into_iter().map(|(_, skipped)| skipped).collect();
+        Ok(WindowIndex { spec: spec.clone(), windows, dropped, skipped })
     }
 }
 

@@ -54,7 +54,7 @@ impl Trainer {
 
     fn alone(&self, part: Part, window: Window, loss: &Loss) -> f64 {
         let horizon = self.forecaster.model.frame().train_horizon;
-        let prepared = self.forecaster.prepare(&self.dataset, part, &[window], horizon);
+        let prepared = self.forecaster.prepare((&self.dataset, self.resident.as_ref()), part, &[window], horizon);
         let forecast = self.forecaster.forward(&prepared.inputs, false);
         loss.train(&prepared, &forecast).double_value(&[])
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::table::Rows;
 use crate::training::{options, sines, trainer, weights};
-use deeprc_comm::{Communicator, Rendezvous};
+use deeprc_comm::{CommSpec, Communicator, Rendezvous};
 use deeprc_forecast::config::{ModelConfig, TrainConfig};
 use deeprc_forecast::task::TrainResult;
 use deeprc_loader::Dataset;
@@ -26,10 +26,10 @@ fn on(comms: Vec<Communicator>, dataset: &Arc<Dataset>, config: &(ModelConfig, T
     })
 }
 
-/// Ranks that meet in shared memory, as processes do.
-fn shared_memory(size: usize) -> Vec<Communicator> {
+/// Ranks that meet as processes do, over shared memory or a network.
+fn meeting(spec: CommSpec, size: usize) -> Vec<Communicator> {
     let dir = tempfile::tempdir().unwrap();
-    let connect = |rank| Communicator::connect(&Rendezvous::new(dir.path(), rank, size)).unwrap();
+    let connect = |rank| Communicator::open(spec, &Rendezvous::new(dir.path(), rank, size)).unwrap().0;
     thread::scope(|scope| {
         let ranks: Vec<_> = (0..size).map(|rank| scope.spawn(move || connect(rank))).collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -67,8 +67,10 @@ fn check(dataset: &Arc<Dataset>, model: &str, more: Value) {
         let (ours, theirs) = (floats(&ranks[0].0), floats(&alone.0));
         let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 5e-4, "{model}: weights on {size} ranks differ by {worst}");
-        let shm = on(shared_memory(size), dataset, &config);
-        assert_eq!(shm[0].0, ranks[0].0, "sums in the order of the ranks have the same bits over every transport");
+        // Sums in the order of the ranks have the same bits over every transport.
+        for spec in [CommSpec::Shm, CommSpec::Gloo].into_iter().filter(|spec| spec.is_built_in()) {
+            assert_eq!(on(meeting(spec, size), dataset, &config)[0].0, ranks[0].0, "{spec:?}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use deeprc_loader::{Columns, Dataset, DatasetOptions, Gaps, Nulls};
+use deeprc_loader::{Columns, Dataset, DatasetOptions, Nulls};
 use deeprc_table::arrow::array::{ArrayRef, AsArray, Float32Array, Int8Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use deeprc_table::arrow::datatypes::{Float32Type, TimestampNanosecondType};
 use tch::Tensor;
@@ -51,7 +51,7 @@ impl Rows {
     }
 
     pub fn options(&self) -> DatasetOptions {
-        DatasetOptions { columns: self.columns.clone(), frequency: None, gaps: Gaps::Raise, nulls: Nulls::Mask }
+        DatasetOptions { nulls: Nulls::Mask, ..DatasetOptions::new(self.columns.clone()) }
     }
 
     pub fn dataset(&self) -> Arc<Dataset> {

@@ -246,6 +246,7 @@ fn predict_cells(predict: &PredictStage, pipeline: &Pipeline, made: &IndexMap<St
             weights: if predict.best { Weights::Best } else { Weights::Last },
             part: predict.part,
             step: predict.step,
+            ahead: None,
             output: PathBuf::new(),
         };
         (label.clone(), vec![input, *model], Work::Predict { input, model: *model, task: Box::new(task) })

@@ -33,6 +33,8 @@ pub(crate) fn train(fields: &Fields, seed: u64) -> TrainStage {
         frequency: fields.string("frequency").and_then(|text| frequency(fields, &text)),
         gaps: fields.choice("gaps", &["raise", "fill", "mask"]).unwrap_or_default(),
         nulls: fields.choice("nulls", &["raise", "fill", "mask"]).unwrap_or_default(),
+        on_bad_series: fields.choice("on_bad_series", &["raise", "skip"]).unwrap_or_default(),
+        constant: fields.choice("constant", &["raise", "keep"]).unwrap_or_default(),
     };
     let cells = cells(fields, seed);
     TrainStage { input, columns, dataset, cells }
