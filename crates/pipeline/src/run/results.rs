@@ -91,6 +91,7 @@ pub(crate) fn add(record: &mut RunRecord, task: &Planned, answer: &Value) -> Res
 /// Adds the curves of a training that came to its end.
 fn trained(record: &mut RunRecord, task: &Planned, result: TrainResult, told: &mut Told) {
     told.first_step_at = Some(result.first_step_at);
+    told.notes.extend(result.skipped.iter().map(ToString::to_string));
     let model = task.model.clone().unwrap_or_else(|| task.stage.clone());
     record.curves.retain(|curve| curve.pipeline != task.pipeline || curve.model != model);
     record.curves.push(Curve {
