@@ -108,6 +108,9 @@ Host *
   StrictHostKeyChecking no
   UserKnownHostsFile /dev/null
   LogLevel ERROR
+  # A cut link is noticed, as on a cluster that is set up for mpirun over ssh.
+  ServerAliveInterval 2
+  ServerAliveCountMax 2
 CONFIG
   kept=("$dir")
   for path in "$repository" "${CARGO_TARGET_DIR:-}"; do
@@ -155,7 +158,8 @@ stop() {
 within() {
   local outer first
   outer=$(cat "$dir/$(name_of "$1")/pid")
-  read -r first _ <"/proc/$outer/task/$outer/children"
+  # The line has no end, which `read` takes for a failure.
+  read -r first _ <"/proc/$outer/task/$outer/children" || true
   shift
   exec nsenter --target "$first" --net --uts --ipc --pid --mount --wd="$PWD" "$@"
 }

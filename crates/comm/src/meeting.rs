@@ -49,6 +49,16 @@ const NETWORKS: &[(CommSpec, Connect)] = &[
     (CommSpec::Gloo, crate::gloo::connect),
 ];
 
+/// With this variable, `auto` picks only from the transports between hosts that it names, separated by commas.
+const ALLOWED: &str = "DEEPRC_COMM_NETWORKS";
+
+/// Those that `auto` may pick on this rank.
+fn networks() -> Vec<CommSpec> {
+    let allowed = std::env::var(ALLOWED).ok();
+    let is_allowed = |spec: &CommSpec| allowed.as_ref().is_none_or(|names| names.split(',').any(|name| name.trim() == spec.name()));
+    NETWORKS.iter().map(|(spec, _)| *spec).filter(is_allowed).collect()
+}
+
 /// Meets the other ranks and connects with them over what `spec` says.
 pub(crate) fn open(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport>, Choice)> {
     at.check()?;
@@ -118,7 +128,7 @@ fn through_store(spec: CommSpec, at: &Rendezvous) -> Result<(Arc<dyn Transport>,
         spec,
         host: HostId::current().map_err(|error| Error::io("find out which host this is", error))?,
         process: Process::current().map_err(|error| Error::io("read /proc/self/stat", error))?,
-        networks: NETWORKS.iter().map(|(spec, _)| *spec).collect(),
+        networks: networks(),
         under_mpirun: under_mpirun(),
     };
     store.set(&format!("rank/{}", at.rank), me.to_text().as_bytes())?;

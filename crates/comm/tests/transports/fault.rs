@@ -50,8 +50,13 @@ pub(crate) fn checks(launcher: &Launcher, place: Place, size: usize) -> Cell {
         if job.said("check").count() + job.said("error").count() > 0 {
             return Err(job.describe("not every check holds"));
         }
-        // `auto` has to find out that all are on one host.
-        let expect = if size == 1 { "threads" } else { &place.spec.to_string().replace("auto", "shm") };
+        // `auto` has to find out whether all are on one host.
+        let expect = match place.spec {
+            _ if size == 1 => "threads",
+            CommSpec::Auto if place.is_hybrid => "gloo",
+            CommSpec::Auto => "shm",
+            spec => spec.name(),
+        };
         if job.said("open").count() < size || !job.said("open").all(|line| line.text.starts_with(expect)) {
             return Err(job.describe("another transport was picked"));
         }
@@ -86,7 +91,7 @@ fn on_threads(size: usize) -> Result<(), String> {
 pub(crate) fn large(launcher: &Launcher, place: Place, length: usize) -> Cell {
     match place.spec {
         CommSpec::Threads => return IN_PROCESS,
-        CommSpec::Auto => return Cell::Absent("the same as shm here"),
+        CommSpec::Auto => return Cell::Absent("the same as shm or gloo"),
         _ => {}
     }
     // Both ends, and as much again for pages of the transport.
@@ -183,6 +188,7 @@ fn lost_connections(launcher: &Launcher, place: Place) -> Cell {
     plan.calls = Duration::from_secs(3);
     match place.spec {
         CommSpec::Threads => return IN_PROCESS,
+        CommSpec::Auto if place.is_hybrid => {}
         CommSpec::Shm | CommSpec::Auto => return Cell::Absent("there are no connections"),
         // On one host they would use shared memory.
         CommSpec::Ucx => plan.variables.push(("UCX_TLS", "tcp,self".to_owned())),
@@ -336,7 +342,7 @@ fn mismatch(launcher: &Launcher, place: Place) -> Cell {
         if place.is_mpi() {
             return job_ends(job, until + MPI_ENDS);
         }
-        ends_with_errors(&mut job, &[0, 1, 2], until, "Mismatch", &["Aborted"])?;
+        ends_with_errors(&mut job, &[0, 1, 2], until, "Mismatch", &["Aborted", "PeerLeft"])?;
         job.end(Instant::now() + SLACK).map(drop)
     });
     result.into()

@@ -22,11 +22,34 @@ use crate::{rank, traces};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) spec: CommSpec,
+    /// The ranks pretend to be on several hosts, some of them on the same.
+    pub(crate) is_hybrid: bool,
+    /// UCX goes over TCP, as between hosts, instead of shared memory.
+    pub(crate) is_tcp: bool,
 }
 
 impl Place {
     pub(crate) fn new(spec: CommSpec) -> Self {
-        Place { spec }
+        Place { spec, is_hybrid: false, is_tcp: false }
+    }
+
+    /// What `auto` does between hosts where Gloo is all there is.
+    pub(crate) fn hybrid() -> Self {
+        Place { spec: CommSpec::Auto, is_hybrid: true, is_tcp: false }
+    }
+
+    /// UCX as it is between hosts.
+    pub(crate) fn ucx_over_tcp() -> Self {
+        Place { spec: CommSpec::Ucx, is_hybrid: false, is_tcp: true }
+    }
+
+    /// The head of its column.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Place { is_hybrid: true, .. } => "hybrid",
+            Place { is_tcp: true, .. } => "ucx tcp",
+            Place { spec, .. } => spec.name(),
+        }
     }
 
     /// Ranks are started by `mpirun`, which ends all of them when one fails.
@@ -165,6 +188,13 @@ impl Job {
             let rank = |rank: &usize| {
                 let mut command = Command::new(&program);
                 command.env("RANK", rank.to_string()).env("WORLD_SIZE", plan.size.to_string());
+                if plan.place.is_tcp {
+                    command.env("UCX_TLS", "tcp,self");
+                }
+                if plan.place.is_hybrid {
+                    // 0 | 1 2 | 3 4
+                    command.env("DEEPRC_COMM_HOST", format!("pretended {}", rank.div_ceil(2))).env("DEEPRC_COMM_NETWORKS", "gloo");
+                }
                 command
             };
             plan.ranks.iter().map(rank).collect()

@@ -30,7 +30,7 @@ const PRIVATE: &str = "DEEPRC_TRANSPORTS_PRIVATE";
 /// What the command line asks for.
 struct Wish {
     large: bool,
-    only: Option<CommSpec>,
+    only: Option<String>,
     test: Option<String>,
     repeat: usize,
 }
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let launcher = Launcher::new();
     let mut table = Table::default();
     for _ in 0..wish.repeat {
-        for place in places().into_iter().filter(|place| wish.only.is_none_or(|only| place.spec == only)) {
+        for place in places().into_iter().filter(|place| wish.only.as_ref().is_none_or(|only| place.name() == only)) {
             fill(&mut table, &launcher, place, &wish);
         }
     }
@@ -66,7 +66,9 @@ fn main() -> ExitCode {
 /// One column of the table for each.
 fn places() -> Vec<Place> {
     let specs = [CommSpec::Threads, CommSpec::Shm, CommSpec::Gloo, CommSpec::Ucx, CommSpec::Mpi, CommSpec::Auto];
-    specs.into_iter().filter(|spec| spec.is_built_in()).map(Place::new).collect()
+    let over_tcp = CommSpec::Ucx.is_built_in().then(Place::ucx_over_tcp);
+    let hybrid = CommSpec::Gloo.is_built_in().then(Place::hybrid);
+    specs.into_iter().filter(|spec| spec.is_built_in()).map(Place::new).chain(over_tcp).chain(hybrid).collect()
 }
 
 fn fill(table: &mut Table, launcher: &Launcher, place: Place, wish: &Wish) {
@@ -76,8 +78,8 @@ fn fill(table: &mut Table, launcher: &Launcher, place: Place, wish: &Wish) {
             let started = Instant::now();
             let cell = test().after(started.elapsed());
             let text = cell.to_string();
-            eprintln!("{:<8} {name}: {}", place.spec.name(), text.lines().next().unwrap_or_default());
-            table.set(name, place.spec.name(), cell);
+            eprintln!("{:<8} {name}: {}", place.name(), text.lines().next().unwrap_or_default());
+            table.set(name, place.name(), cell);
         }
     };
     for size in 1..=5 {
@@ -98,7 +100,7 @@ fn read_arguments() -> Option<Wish> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--large" => wish.large = true,
-            "--only" => wish.only = Some(arguments.next().unwrap().parse().unwrap()),
+            "--only" => wish.only = arguments.next(),
             "--test" => wish.test = arguments.next(),
             "--repeat" => wish.repeat = arguments.next().unwrap().parse().unwrap(),
             "--list" => {

@@ -96,7 +96,8 @@ fn work_forever(role: &str, comm: &Communicator) -> Result<()> {
     for round in 0u64.. {
         work(comm)?;
         if role == "lose sockets" && comm.rank() == VICTIM && round == 20 {
-            let store = env::var("DEEPRC_STORE").ok().and_then(|store| store.split(['/', ':']).nth(1)?.parse().ok());
+            let served = env::var("DEEPRC_STORE").ok().and_then(|store| store.split(['/', ':']).nth(1)?.parse().ok());
+            let store = served.or_else(|| env::var("MASTER_PORT").ok()?.parse().ok());
             say(comm.rank(), "lost", &sockets::drop_all(store).to_string());
         }
     }
