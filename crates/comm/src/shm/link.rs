@@ -272,10 +272,10 @@ impl Pump for Link {
             self.mailbox.abort(error);
             happened = true;
         }
-        if let (false, Some(left)) = (happened, deadline.left()) {
-            if !self.spin.until(|| self.segment.doorbell(self.rank) != ticket) {
-                self.segment.sleep(self.rank, ticket, left);
-            }
+        if let (false, Some(left)) = (happened, deadline.left())
+            && !self.spin.until(|| self.segment.doorbell(self.rank) != ticket)
+        {
+            self.segment.sleep(self.rank, ticket, left);
         }
     }
 }
