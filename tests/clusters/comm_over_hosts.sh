@@ -8,6 +8,9 @@ program=${1:-$here/../../target/release/deeprc}
 program=$(realpath "$program") || exit 2
 [ -x "$program" ] || { echo "comm over hosts: error: no program $program" >&2; exit 2; }
 hosts=$here/hosts.sh
+wanted=("${@:2}")
+[ ${#wanted[@]} -gt 0 ] || wanted=(gloo ucx mpi auto)
+networks=
 logs=$(mktemp -d)
 failed=0
 # Deadline of every call while a link is cut, and how long until all have noticed: one call, the abort, the end of the process.
@@ -47,7 +50,7 @@ rank_on() {
   shift 3
   # shellcheck disable=SC2086 # a command and its words
   timeout 120 $DEEPRC_HOSTS_SSH "${names[host]}" env RANK="$rank" WORLD_SIZE="$size" MASTER_ADDR="${addresses[0]}" \
-    MASTER_PORT="$port" "$program" rank-test "$@"
+    MASTER_PORT="$port" ${networks:+DEEPRC_COMM_NETWORKS=$networks} "$program" rank-test "$@"
 }
 
 mpirun_on_hosts() {
@@ -106,14 +109,12 @@ cut() {
 # Until rank 0 has finished a round.
 working() {
   local start=$SECONDS
-  until grep -q '^round 1 of' "$1"; do
+  until grep -qs '^round 1 of' "$1"; do
     kill -0 "$2" 2>/dev/null && [ $((SECONDS - start)) -lt 60 ] || return 1
     sleep 0.05
   done
 }
 
-wanted=("${@:2}")
-[ ${#wanted[@]} -gt 0 ] || wanted=(gloo ucx mpi auto)
 has() {
   [[ " ${wanted[*]} " == *" $1 "* ]] || return 1
   "$program" rank-test --comm "$1" --ranks 1 >/dev/null 2>&1
@@ -150,5 +151,12 @@ if has auto; then
   checks "auto: 3 hosts, 1 rank each" auto 1 ""
   checks "auto: 3 hosts, 2 ranks each" auto 2 ""
   cut "auto: the link of a host is cut" auto
+  # Ranks of one host share memory, only one of each crosses the network for barrier and allreduce.
+  export DEEPRC_COMM_NETWORKS=gloo
+  networks=gloo
+  if "$program" rank-test --comm gloo --ranks 1 >/dev/null 2>&1; then
+    checks "hybrid: 3 hosts, 2 ranks each" auto 2 "those of one host share memory"
+    cut "hybrid: the link of a host is cut" auto
+  fi
 fi
 exit $failed
