@@ -26,7 +26,8 @@ fn main() {
     // Sums may be taken in any order, as in libtorch's own kernels; infinities and NaN keep their meaning.
     let reorder = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros", "-freciprocal-math"];
     let kernels = reorder.iter().fold(shim.opt_level(3), |kernels, flag| kernels.flag_if_supported(flag));
-    kernels.flag("-fopenmp").file("shim/kernels.cpp").compile("deeprc_forecast_kernels");
+    // Vectors are passed between functions that are always inlined, so that no ABI is at stake.
+    kernels.flag_if_supported("-Wno-psabi").flag("-fopenmp").file("shim/kernels.cpp").compile("deeprc_forecast_kernels");
     // libtorch's own threads: it ships the library under this name.
     println!("cargo:rustc-link-lib=gomp");
     println!("cargo:rustc-link-lib=torch_cpu");

@@ -427,160 +427,207 @@ struct Season : torch::autograd::Function<Season> {
 };
 
 // Attention over few steps whose scores are added to those of the layer before (He et al. 2021, "RealFormer"): one head of one window.
-// Rows of scores are `padded` wide, a multiple of LANES, so that all inner loops run over whole vectors; what is beyond the last
-// step has weight 0.
+// A row of scores is a few vectors of LANES, which stay in registers; what is beyond the last step has weight 0.
 constexpr int64_t LANES = 16;
 constexpr float NOTHING = -1e30f;
+typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t Whole __attribute__((vector_size(4 * LANES)));
 
-struct Head {
-  int64_t steps, padded, width;
-};
+inline __attribute__((always_inline)) Vector load(const float* x) { return *reinterpret_cast<const Vector*>(x); }
+inline __attribute__((always_inline)) void store(float* x, Vector v) { *reinterpret_cast<Vector*>(x) = v; }
 
-// Columns of `x` as rows of `padded` values.
-inline void turned(const float* x, int64_t stride, const Head& head, float* out) {
-  for (int64_t c = 0; c < head.width; c++) {
-    for (int64_t j = 0; j < head.steps; j++) out[c * head.padded + j] = x[j * stride + c];
-    for (int64_t j = head.steps; j < head.padded; j++) out[c * head.padded + j] = 0.0f;
-  }
-}
-
-// y[j] += factor * x[j] over whole vectors.
-inline void add_row(float factor, const float* __restrict x, float* __restrict y, int64_t padded) {
-  for (int64_t j = 0; j < padded; j += LANES)
-    for (int64_t l = 0; l < LANES; l++) y[j + l] += factor * x[j + l];
-}
-
-// Sum of x[j] * y[j] over whole vectors.
-inline float dot_row(const float* __restrict x, const float* __restrict y, int64_t padded) {
-  float lanes[LANES] = {};
-  for (int64_t j = 0; j < padded; j += LANES)
-    for (int64_t l = 0; l < LANES; l++) lanes[l] += x[j + l] * y[j + l];
+inline __attribute__((always_inline)) float sum_of(Vector v) {
   float sum = 0.0f;
-  for (int64_t l = 0; l < LANES; l++) sum += lanes[l];
+  for (int64_t l = 0; l < LANES; l++) sum += v[l];
   return sum;
 }
 
-VECTORISED void residual_forward(const float* q, const float* k, const float* v, int64_t stride, const float* before, Head head, float* now,
-                                 float* out, int64_t out_stride, float* log_sums, float* work) {
-  int64_t padded = head.padded;
-  float *keys = work, *values = keys + head.width * padded, *row = values + head.width * padded;
-  turned(k, stride, head, keys);
-  turned(v, stride, head, values);
-  for (int64_t i = 0; i < head.steps; i++) {
-    float* scores = now + i * padded;
-    if (before)
-      for (int64_t j = 0; j < padded; j++) row[j] = before[i * padded + j];
-    else
-      for (int64_t j = 0; j < padded; j++) row[j] = 0.0f;
-    for (int64_t c = 0; c < head.width; c++) add_row(q[i * stride + c], keys + c * padded, row, padded);
-    for (int64_t j = head.steps; j < padded; j++) row[j] = NOTHING;
-    float highest = NOTHING;
-    for (int64_t j = 0; j < padded; j++) highest = row[j] > highest ? row[j] : highest;
-    float sum = 0.0f;
-    for (int64_t j = 0; j < padded; j++) {
-      scores[j] = row[j];
-      row[j] = exp_negative(row[j] - highest);
-      sum += row[j];
-    }
-    float part = 1.0f / sum;
-    for (int64_t c = 0; c < head.width; c++) out[i * out_stride + c] = dot_row(row, values + c * padded, padded) * part;
-    log_sums[i] = highest + std::log(sum);
+// As exp_negative.
+inline __attribute__((always_inline)) Vector exp_vector(Vector x) {
+  x = x < -87.0f ? Vector{} - 87.0f : x;
+  Whole n = __builtin_convertvector(x * 1.44269504f - 0.5f, Whole);
+  Vector whole = __builtin_convertvector(n, Vector);
+  Vector r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+  Vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  return p * reinterpret_cast<Vector>((n + 127) << 23);
+}
+
+// Pointers to one head: rows of queries, keys, values and their gradients lie `stride` apart, those of the result `out_stride`, those
+// of the scores 16 * BLOCKS.
+struct Head {
+  const float *q, *k, *v, *before, *change, *later;
+  float *now, *out, *log_sums, *dq, *dk, *dv, *earlier, *work;
+  int64_t steps, width, stride, out_stride;
+};
+
+// Columns of `x` as rows of `padded` values.
+inline void turned(const float* x, const Head& h, int64_t padded, float* out) {
+  for (int64_t c = 0; c < h.width; c++) {
+    for (int64_t j = 0; j < h.steps; j++) out[c * padded + j] = x[j * h.stride + c];
+    for (int64_t j = h.steps; j < padded; j++) out[c * padded + j] = 0.0f;
   }
 }
 
-// `later` is the gradient of the scores from the layer behind, or null; `earlier` that of the scores of the layer before.
-VECTORISED void residual_backward(const float* q, const float* k, const float* v, int64_t stride, const float* now, const float* out,
-                                  const float* change, int64_t out_stride, const float* later, Head head, const float* log_sums, float* dq,
-                                  float* dk, float* dv, float* earlier, float* work) {
-  int64_t padded = head.padded, square = head.width * padded;
-  float *keys = work, *values = keys + square, *to_keys = values + square, *to_values = to_keys + square;
-  float *row = to_values + square, *weights = row + padded;
-  turned(k, stride, head, keys);
-  turned(v, stride, head, values);
-  for (int64_t n = 0; n < 2 * square; n++) to_keys[n] = 0.0f;
-  for (int64_t i = 0; i < head.steps; i++) {
-    const float *of_out = out + i * out_stride, *of_change = change + i * out_stride, *scores = now + i * padded;
-    const float* query = q + i * stride;
-    float dot = 0.0f;
-    for (int64_t c = 0; c < head.width; c++) dot += of_out[c] * of_change[c];
-    for (int64_t j = 0; j < padded; j++) row[j] = -dot;
-    for (int64_t c = 0; c < head.width; c++) add_row(of_change[c], values + c * padded, row, padded);
-    float log_sum = log_sums[i];
-    for (int64_t j = 0; j < padded; j++) {
-      float x = scores[j] - log_sum;
-      weights[j] = exp_negative(x < 0.0f ? x : 0.0f);
-      row[j] *= weights[j];
+template <int BLOCKS>
+inline __attribute__((always_inline)) void residual_forward(const Head& h) {
+  constexpr int64_t padded = BLOCKS * LANES;
+  float *keys = h.work, *values = keys + h.width * padded;
+  turned(h.k, h, padded, keys);
+  turned(h.v, h, padded, values);
+  for (int64_t i = 0; i < h.steps; i++) {
+    Vector row[BLOCKS];
+    for (int b = 0; b < BLOCKS; b++) row[b] = h.before ? load(h.before + i * padded + b * LANES) : Vector{};
+    for (int64_t c = 0; c < h.width; c++)
+      for (int b = 0; b < BLOCKS; b++) row[b] += h.q[i * h.stride + c] * load(keys + c * padded + b * LANES);
+    for (int64_t l = h.steps - (padded - LANES); l < LANES; l++) row[BLOCKS - 1][l] = NOTHING;
+    Vector top = row[0];
+    for (int b = 1; b < BLOCKS; b++) top = row[b] > top ? row[b] : top;
+    float highest = NOTHING;
+    for (int64_t l = 0; l < LANES; l++) highest = top[l] > highest ? top[l] : highest;
+    Vector total = {};
+    for (int b = 0; b < BLOCKS; b++) {
+      store(h.now + i * padded + b * LANES, row[b]);
+      row[b] = exp_vector(row[b] - highest);
+      total += row[b];
     }
-    if (later)
-      for (int64_t j = 0; j < padded; j++) row[j] += later[i * padded + j];
-    if (earlier)
-      for (int64_t j = 0; j < padded; j++) earlier[i * padded + j] = row[j];
-    for (int64_t c = 0; c < head.width; c++) {
-      dq[i * stride + c] = dot_row(row, keys + c * padded, padded);
-      add_row(query[c], row, to_keys + c * padded, padded);
-      add_row(of_change[c], weights, to_values + c * padded, padded);
+    float sum = sum_of(total), part = 1.0f / sum;
+    for (int64_t c = 0; c < h.width; c++) {
+      Vector dot = row[0] * load(values + c * padded);
+      for (int b = 1; b < BLOCKS; b++) dot += row[b] * load(values + c * padded + b * LANES);
+      h.out[i * h.out_stride + c] = sum_of(dot) * part;
+    }
+    h.log_sums[i] = highest + std::log(sum);
+  }
+}
+
+// `change` is the gradient of the result; `later` that of the scores from the layer behind, or null; `earlier`, or null, gets that of
+// the scores of the layer before.
+template <int BLOCKS>
+inline __attribute__((always_inline)) void residual_backward(const Head& h) {
+  constexpr int64_t padded = BLOCKS * LANES;
+  int64_t square = h.width * padded;
+  float *keys = h.work, *values = keys + square, *to_keys = values + square, *to_values = to_keys + square;
+  turned(h.k, h, padded, keys);
+  turned(h.v, h, padded, values);
+  for (int64_t n = 0; n < 2 * square; n++) to_keys[n] = 0.0f;
+  for (int64_t i = 0; i < h.steps; i++) {
+    const float *query = h.q + i * h.stride, *change = h.change + i * h.out_stride, *out = h.out + i * h.out_stride;
+    float dot = 0.0f;
+    for (int64_t c = 0; c < h.width; c++) dot += out[c] * change[c];
+    Vector row[BLOCKS], weights[BLOCKS];
+    for (int b = 0; b < BLOCKS; b++) row[b] = Vector{} - dot;
+    for (int64_t c = 0; c < h.width; c++)
+      for (int b = 0; b < BLOCKS; b++) row[b] += change[c] * load(values + c * padded + b * LANES);
+    for (int b = 0; b < BLOCKS; b++) {
+      Vector x = load(h.now + i * padded + b * LANES) - h.log_sums[i];
+      weights[b] = exp_vector(x < 0.0f ? x : Vector{});
+      row[b] *= weights[b];
+      if (h.later) row[b] += load(h.later + i * padded + b * LANES);
+      if (h.earlier) store(h.earlier + i * padded + b * LANES, row[b]);
+    }
+    for (int64_t c = 0; c < h.width; c++) {
+      Vector to_query = {};
+      for (int b = 0; b < BLOCKS; b++) {
+        int64_t at = c * padded + b * LANES;
+        to_query += row[b] * load(keys + at);
+        store(to_keys + at, load(to_keys + at) + query[c] * row[b]);
+        store(to_values + at, load(to_values + at) + change[c] * weights[b]);
+      }
+      h.dq[i * h.stride + c] = sum_of(to_query);
     }
   }
-  for (int64_t c = 0; c < head.width; c++) {
-    for (int64_t j = 0; j < head.steps; j++) {
-      dk[j * stride + c] = to_keys[c * padded + j];
-      dv[j * stride + c] = to_values[c * padded + j];
+  for (int64_t j = 0; j < h.steps; j++) {
+    for (int64_t c = 0; c < h.width; c++) {
+      h.dk[j * h.stride + c] = to_keys[c * padded + j];
+      h.dv[j * h.stride + c] = to_values[c * padded + j];
     }
   }
 }
+
+VECTORISED void residual_forward_1(const Head& h) { residual_forward<1>(h); }
+VECTORISED void residual_forward_2(const Head& h) { residual_forward<2>(h); }
+VECTORISED void residual_forward_3(const Head& h) { residual_forward<3>(h); }
+VECTORISED void residual_forward_4(const Head& h) { residual_forward<4>(h); }
+VECTORISED void residual_backward_1(const Head& h) { residual_backward<1>(h); }
+VECTORISED void residual_backward_2(const Head& h) { residual_backward<2>(h); }
+VECTORISED void residual_backward_3(const Head& h) { residual_backward<3>(h); }
+VECTORISED void residual_backward_4(const Head& h) { residual_backward<4>(h); }
+using OfHead = void (*)(const Head&);
+const OfHead FORWARD[] = {residual_forward_1, residual_forward_2, residual_forward_3, residual_forward_4};
+const OfHead BACKWARD[] = {residual_backward_1, residual_backward_2, residual_backward_3, residual_backward_4};
 
 // Queries (scaled already), keys and values side by side in [batch * steps, 3 * heads * width]; scores [batch, heads, steps, padded].
 struct ResidualAttention : torch::autograd::Function<ResidualAttention> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& qkv_, const std::optional<Tensor>& before, int64_t batch, int64_t heads) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& qkv_, const std::optional<Tensor>& before_, int64_t batch, int64_t heads) {
     auto qkv = qkv_.contiguous();
     int64_t steps = qkv.size(0) / batch, inner = qkv.size(1) / 3, width = inner / heads;
-    Head head{steps, (steps + LANES - 1) / LANES * LANES, width};
+    int64_t blocks = (steps + LANES - 1) / LANES, padded = blocks * LANES;
+    TORCH_CHECK(blocks >= 1 && blocks <= 4, "at most 64 steps, but ", steps, " are given");
+    auto before = before_ ? before_->contiguous() : Tensor();
     auto out = at::empty({batch * steps, inner}, qkv.options());
-    auto now = at::empty({batch, heads, steps, head.padded}, qkv.options());
+    auto now = at::empty({batch, heads, steps, padded}, qkv.options());
     auto log_sums = at::empty({batch, heads, steps}, qkv.options());
-    const float* previous = before ? before->const_data_ptr<float>() : nullptr;
     at::parallel_for(0, batch * heads, 16, [&](int64_t begin, int64_t end) {
-      std::vector<float> work((4 * width + 2) * head.padded);
+      std::vector<float> work(2 * width * padded);
       for (int64_t n = begin; n < end; n++) {
-        const float* q = qkv.const_data_ptr<float>() + n / heads * steps * 3 * inner + n % heads * width;
-        float* to = out.mutable_data_ptr<float>() + n / heads * steps * inner + n % heads * width;
-        int64_t square = n * steps * head.padded;
-        residual_forward(q, q + inner, q + 2 * inner, 3 * inner, previous ? previous + square : nullptr, head,
-                         now.mutable_data_ptr<float>() + square, to, inner, log_sums.mutable_data_ptr<float>() + n * steps, work.data());
+        int64_t square = n * steps * padded;
+        Head head{};
+        head.q = qkv.const_data_ptr<float>() + n / heads * steps * 3 * inner + n % heads * width;
+        head.k = head.q + inner;
+        head.v = head.k + inner;
+        head.before = before.defined() ? before.const_data_ptr<float>() + square : nullptr;
+        head.now = now.mutable_data_ptr<float>() + square;
+        head.out = out.mutable_data_ptr<float>() + n / heads * steps * inner + n % heads * width;
+        head.log_sums = log_sums.mutable_data_ptr<float>() + n * steps;
+        head.work = work.data();
+        head.steps = steps, head.width = width, head.stride = 3 * inner, head.out_stride = inner;
+        FORWARD[blocks - 1](head);
       }
     });
     ctx->set_materialize_grads(false);
     ctx->save_for_backward({qkv_, out, now, log_sums});
-    ctx->saved_data["heads"] = heads;
-    ctx->saved_data["before"] = before.has_value();
+    ctx->saved_data["before"] = before.defined();
     return {out, now};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     auto saved = ctx->get_saved_variables();
     auto qkv = saved[0].detach().contiguous(), out = saved[1].detach(), now = saved[2].detach(), log_sums = saved[3].detach();
-    int64_t batch = now.size(0), heads = now.size(1), steps = now.size(2), inner = out.size(1), width = inner / heads;
-    Head head{steps, now.size(3), width};
+    int64_t batch = now.size(0), heads = now.size(1), steps = now.size(2), padded = now.size(3);
+    int64_t inner = out.size(1), width = inner / heads;
     auto change = gradients[0].defined() ? gradients[0].contiguous() : at::zeros_like(out);
-    auto behind = gradients[1].defined() ? gradients[1].contiguous() : Tensor();
-    const float* later = behind.defined() ? behind.const_data_ptr<float>() : nullptr;
+    auto later = gradients[1].defined() ? gradients[1].contiguous() : Tensor();
     auto dqkv = at::empty_like(qkv);
-    auto previous = ctx->saved_data["before"].toBool() ? at::empty_like(now) : Tensor();
-    float* earlier = previous.defined() ? previous.mutable_data_ptr<float>() : nullptr;
+    auto earlier = ctx->saved_data["before"].toBool() ? at::empty_like(now) : Tensor();
     at::parallel_for(0, batch * heads, 16, [&](int64_t begin, int64_t end) {
-      std::vector<float> work((4 * width + 2) * head.padded);
+      std::vector<float> work(4 * width * padded);
       for (int64_t n = begin; n < end; n++) {
-        int64_t place = n / heads * steps * 3 * inner + n % heads * width, square = n * steps * head.padded;
+        int64_t place = n / heads * steps * 3 * inner + n % heads * width, square = n * steps * padded;
         int64_t of_out = n / heads * steps * inner + n % heads * width;
-        const float* q = qkv.const_data_ptr<float>() + place;
-        float* dq = dqkv.mutable_data_ptr<float>() + place;
-        residual_backward(q, q + inner, q + 2 * inner, 3 * inner, now.const_data_ptr<float>() + square,
-                          out.const_data_ptr<float>() + of_out, change.const_data_ptr<float>() + of_out, inner,
-                          later ? later + square : nullptr, head, log_sums.const_data_ptr<float>() + n * steps, dq, dq + inner,
-                          dq + 2 * inner, earlier ? earlier + square : nullptr, work.data());
+        Head head{};
+        head.q = qkv.const_data_ptr<float>() + place;
+        head.k = head.q + inner;
+        head.v = head.k + inner;
+        head.now = now.mutable_data_ptr<float>() + square;
+        head.out = out.mutable_data_ptr<float>() + of_out;
+        head.log_sums = log_sums.mutable_data_ptr<float>() + n * steps;
+        head.change = change.const_data_ptr<float>() + of_out;
+        head.later = later.defined() ? later.const_data_ptr<float>() + square : nullptr;
+        head.earlier = earlier.defined() ? earlier.mutable_data_ptr<float>() + square : nullptr;
+        head.dq = dqkv.mutable_data_ptr<float>() + place;
+        head.dk = head.dq + inner;
+        head.dv = head.dk + inner;
+        head.work = work.data();
+        head.steps = steps, head.width = width, head.stride = 3 * inner, head.out_stride = inner;
+        BACKWARD[padded / LANES - 1](head);
       }
     });
-    return {dqkv, previous, Tensor(), Tensor()};
+    return {dqkv, earlier, Tensor(), Tensor()};
   }
 };
 

@@ -147,13 +147,16 @@ pub fn moving_average(x: &Tensor, window: i64) -> Tensor {
     steps.avg_pool1d([window], [1], [0], false, true).transpose(1, 2)
 }
 
+/// Steps of the windows that the kernel of [`residual_attention`] keeps in registers.
+const MOST_STEPS: i64 = 64;
+
 /// Attention without a mask whose scores are added to those of the layer before (He et al. 2021, "RealFormer"), for few steps:
 /// `softmax(S) V` with `S = Q K' + before`, and `S` for the layer behind.
 ///
 /// `qkv` is `[batch * steps, 3 * inner]`: queries (scaled already), keys and values side by side, each with its heads side by side.
 /// The result is `[batch * steps, inner]`; the scores' shape is only for the next call. `dropout` is the probability to drop a weight.
 pub fn residual_attention(qkv: &Tensor, before: Option<&Tensor>, batch: i64, heads: i64, dropout: f64) -> (Tensor, Tensor) {
-    if !on_cpu(qkv) || dropout > 0.0 {
+    if !on_cpu(qkv) || dropout > 0.0 || qkv.size()[0] > MOST_STEPS * batch {
         return residual_of_operations(qkv, before, batch, heads, dropout);
     }
     let (mut out, mut scores) = (std::ptr::null_mut(), std::ptr::null_mut());
