@@ -195,6 +195,15 @@ fn count(rate: f64, rng: &mut ChaCha8Rng) -> f64 {
     }
 }
 
+/// What values a distribution can have produced, in words, and whether it can have produced `y`.
+pub(crate) fn support(distribution: Distribution) -> (&'static str, fn(f32) -> bool) {
+    match distribution {
+        Distribution::StudentT | Distribution::Normal => ("numbers", |y| y.is_finite()),
+        Distribution::Poisson | Distribution::NegativeBinomial => ("values that are 0 or positive", |y| y >= 0.0),
+        Distribution::Bernoulli => ("zeros and ones", |y| y == 0.0 || y == 1.0),
+    }
+}
+
 /// The quantile `q` of sorted values, between two of them linearly.
 pub(crate) fn quantile(sorted: &[f32], q: f64) -> f32 {
     let place = q * (sorted.len() - 1) as f64;

@@ -39,6 +39,28 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A value of the table that a loss or a scaler cannot take.
+    #[error("{what} needs {needs}: column {column} has {value} in row {row} of series {series}")]
+    Value {
+        /// What needs other values.
+        what: &'static str,
+        /// Which ones.
+        needs: &'static str,
+        /// The value.
+        value: f64,
+        /// The column.
+        column: String,
+        /// The series.
+        series: String,
+        /// Counted from 1 within the series.
+        row: usize,
+    },
+    /// Prediction intervals cannot be calibrated.
+    #[error("conformal intervals: {problem}")]
+    Intervals {
+        /// Why.
+        problem: String,
+    },
     /// The loss is not a number any more.
     #[error("the {what} loss is {value} at step {step}: {culprits}")]
     NotFinite {
@@ -111,6 +133,10 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Error::Value { .. } => Some("another `loss`, `distribution` or `local_scaler_type`, or other values".to_owned()),
+            Error::Intervals { .. } => {
+                Some("give the split more validation rows, fewer `n_windows`, or train with mqloss or a distribution".to_owned())
+            }
             Error::Columns { .. } => Some("`deeprc models` lists what each model accepts".to_owned()),
             Error::Data(error) => error.hint(),
             Error::Table(error) => error.hint(),

@@ -3,20 +3,25 @@
 use std::sync::Arc;
 
 use deeprc_loader::{Columns, Dataset, Part, Window};
-use deeprc_table::arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, TimestampNanosecondArray};
+use deeprc_table::arrow::array::{Array as _, ArrayRef, Float32Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use deeprc_table::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::blocks::{gather, slice};
 use crate::checkpoint::Checkpoint;
-use crate::config::{ModelConfig, ModelName, Precision, TrainConfig};
+use crate::config::{LossName, ModelConfig, ModelName, Precision, ScalerType, TrainConfig};
+use crate::conformal::Conformal;
+use crate::local_scaler::{LocalScaler, Map};
 use crate::loss::{Feedback, Loss};
-use crate::model::{Inputs, Model, Widths, build};
+use crate::model::{Inputs, Model, Widths, build_with};
 use crate::native::with_bf16;
 use crate::preparation::{Preparation, Prepared};
-use crate::task::Weights;
-use crate::{Error, Resident, Result, window_list};
+use crate::scaler::Affine;
+use crate::task::{Intervals, Weights};
+use crate::{Error, Parameters, Resident, Result, window_list};
 
 /// A network with all that turns windows of a data set into forecasts.
 #[derive(Debug)]
@@ -25,6 +30,9 @@ pub struct Forecaster {
     pub(crate) preparation: Preparation,
     widths: Widths,
     loss: Loss,
+    /// Maps of whole series, of those that it was made for.
+    local: Option<LocalScaler>,
+    conformal: Option<Conformal>,
     train: TrainConfig,
     name: ModelName,
     device: Device,
@@ -46,9 +54,23 @@ impl Forecaster {
             outputs: loss.outputs(),
         };
         let name = model.name();
-        let model = build(model, widths, train.seed, device)?;
-        let preparation = Preparation::new(dataset, model.frame(), widths, train);
-        Ok(Self { model, preparation, widths, loss, train: train.clone(), name, device })
+        let mut parameters = Parameters::new(ChaCha8Rng::seed_from_u64(train.seed), device);
+        let affine = (train.scaler_type == ScalerType::Revin).then(|| {
+            let channels = (widths.targets + widths.hist + widths.futr) as i64;
+            match train.loss {
+                LossName::DistributionLoss => Some(Affine::new(&mut parameters, channels)),
+                _ => {
+                    parameters.computed("scaler.revin_bias");
+                    parameters.computed("scaler.revin_weight");
+                    None
+                }
+            }
+        });
+        let local = LocalScaler::fit(train.local_scaler_type, dataset);
+        let scaled = local.as_ref().map(|scaler| scaler.transform(dataset));
+        let model = build_with(model, widths, parameters)?;
+        let preparation = Preparation::new(scaled.as_ref().unwrap_or(dataset), model.frame(), widths, train).learned(affine.flatten());
+        Ok(Self { model, preparation, widths, loss, local, conformal: None, train: train.clone(), name, device })
     }
 
     /// The model of a checkpoint, for data with the same columns.
@@ -61,6 +83,41 @@ impl Forecaster {
         let forecaster = Self::new(dataset, &state.model, &state.train, device)?;
         checkpoint.load(weights, forecaster.model.parameters())?;
         Ok(forecaster)
+    }
+
+    /// With prediction intervals around the forecasts of `part` (none: of what comes after the table), from the errors of this model in
+    /// other rows of `dataset`.
+    ///
+    /// # Errors
+    /// [`Error::Intervals`] if the loss forecasts intervals of its own, if the rows to calibrate with are those to forecast, or if they
+    /// are too few.
+    pub fn calibrated(mut self, dataset: &Dataset, intervals: &Intervals, part: Option<Part>) -> Result<Self> {
+        let refuse = |problem: &str| Err(Error::Intervals { problem: problem.to_owned() });
+        if self.loss.suffixes().len() > 1 {
+            return refuse("the loss forecasts quantiles already; its `level` says which");
+        }
+        if intervals.level.is_empty() || !intervals.level.iter().all(|level| *level > 0.0 && *level < 100.0) {
+            return refuse("`level` must be percentages between 0 and 100");
+        }
+        if intervals.n_windows < 2 || intervals.step_size == 0 {
+            return refuse("`n_windows` must be at least 2 and `step_size` at least 1");
+        }
+        if part == Some(intervals.part) || intervals.part == Part::All || part == Some(Part::All) {
+            return refuse("the rows to calibrate with must not be among those to forecast");
+        }
+        let windows = Conformal::windows(intervals, &self.windows(dataset, intervals.part, 1)?, dataset)?;
+        let forecasts = self.predict(dataset, intervals.part, &windows, |_| {});
+        let frame = self.model.frame();
+        let (h, targets) = (frame.horizon, self.widths.targets);
+        let ahead = (frame.horizon_offset() as i64, h);
+        let columns: Vec<Float32Array> = (0..targets).map(|target| actual(dataset, intervals.part, &windows, ahead, target)).collect();
+        let value = |cell: usize| {
+            let (column, row) = (&columns[cell % targets], cell / targets);
+            if column.is_valid(row) { column.value(row) } else { f32::NAN }
+        };
+        let happened: Vec<f32> = (0..forecasts.len()).map(value).collect();
+        self.conformal = Some(Conformal::new(intervals, dataset, &windows, &forecasts, &happened, h * targets));
+        Ok(self)
     }
 
     /// The loss it is trained with.
@@ -85,7 +142,12 @@ impl Forecaster {
 
     /// Forecast columns of each target; the first one is the point forecast.
     pub fn columns_per_target(&self) -> usize {
-        self.loss.suffixes().len()
+        self.suffixes().len()
+    }
+
+    /// The rows of `dataset` as windows are cut from them; none if that is `dataset` itself.
+    pub(crate) fn scaled(&self, dataset: &Dataset) -> Option<Dataset> {
+        self.local.as_ref().map(|scaler| scaler.transform(dataset))
     }
 
     /// Every window of `part`, `step` rows apart.
@@ -99,17 +161,46 @@ impl Forecaster {
     /// Forecasts in the scale of the data, `[windows, horizon, targets, columns]` end to end; `done` hears how many windows
     /// are done after each batch.
     pub fn predict(&self, dataset: &Dataset, part: Part, windows: &[Window], mut done: impl FnMut(usize)) -> Vec<f32> {
-        let per_window = self.model.frame().horizon * self.widths.targets * self.loss.suffixes().len();
+        let per_window = self.model.frame().horizon * self.widths.targets * self.suffixes().len();
+        let (original, scaled) = (dataset, self.scaled(dataset));
+        let local = self.local.as_ref().map(|scaler| scaler.of(original));
+        let dataset = scaled.as_ref().unwrap_or(dataset);
         let mut out = Vec::with_capacity(windows.len() * per_window);
         let resident = self.resident(dataset);
         for batch in windows.chunks(self.train.inference_windows_batch_size) {
             let (prepared, output) = self.outputs((dataset, resident.as_ref()), part, batch);
             let targets = self.widths.targets as i64;
             let forecast = self.loss.columns(prepared.scale.as_ref(), &output, targets, &self.seeds(batch));
-            out.extend_from_slice(slice(&forecast.to_device(Device::Cpu).contiguous()));
+            let forecast = forecast.to_device(Device::Cpu).contiguous();
+            self.finish(original, local.as_deref(), slice(&forecast), batch, &mut out);
             done(out.len() / per_window);
         }
         out
+    }
+
+    /// From the columns of the loss to those of the table: in the scale of the data, with conformal bounds.
+    fn finish(&self, dataset: &Dataset, local: Option<&[Vec<Map>]>, columns: &[f32], windows: &[Window], out: &mut Vec<f32>) {
+        if local.is_none() && self.conformal.is_none() {
+            return out.extend_from_slice(columns);
+        }
+        let (of_loss, targets) = (self.loss.suffixes().len(), self.widths.targets);
+        let cells = self.model.frame().horizon * targets;
+        for (window, columns) in windows.iter().zip(columns.chunks(cells * of_loss)) {
+            for (cell, columns) in columns.chunks(of_loss).enumerate() {
+                let first = out.len();
+                let map = local.map(|maps| maps[window.series as usize][cell % targets]);
+                out.extend(columns.iter().map(|z| map.map_or(*z, |map| map.back(f64::from(*z)) as f32)));
+                if let Some(conformal) = &self.conformal {
+                    out.extend(conformal.bounds(&dataset.series()[window.series as usize].id, cell, out[first]));
+                }
+            }
+        }
+    }
+
+    /// What to append to the name of each forecast column of a target.
+    fn suffixes(&self) -> Vec<String> {
+        let bounds = self.conformal.iter().flat_map(Conformal::suffixes);
+        self.loss.suffixes().into_iter().chain(bounds).collect()
     }
 
     /// One batch: what was prepared, and what the network makes of it, `[batch, horizon, targets * outputs]` in its own scale.
@@ -155,9 +246,10 @@ impl Forecaster {
         }
     }
 
-    /// Names of the forecast columns: `y_hat` (several targets: `<target>_hat`), with the suffixes of the loss.
+    /// Names of the forecast columns: `y_hat` (several targets: `<target>_hat`), with the suffixes of the loss and of
+    /// conformal intervals.
     pub fn columns(&self, columns: &Columns) -> Vec<String> {
-        let suffixes = self.loss.suffixes();
+        let suffixes = self.suffixes();
         let of = |target: String| suffixes.iter().map(move |suffix| format!("{target}_hat{suffix}")).collect::<Vec<_>>();
         target_names(columns).into_iter().flat_map(of).collect()
     }
@@ -208,7 +300,7 @@ impl Forecaster {
             ("cutoff".to_owned(), stamp(cutoffs)),
         ];
         let mut names = self.columns(columns).into_iter();
-        let (targets, outputs) = (self.widths.targets, self.loss.suffixes().len());
+        let (targets, outputs) = (self.widths.targets, self.suffixes().len());
         for (target, name) in target_names(columns).into_iter().enumerate() {
             table.push((name, Arc::new(actual(dataset, part, windows, (offset, h), target)) as ArrayRef));
             for (output, name) in (0..outputs).zip(names.by_ref()) {

@@ -27,6 +27,8 @@ mod blocks;
 #[cfg(feature = "torch")]
 pub mod checkpoint;
 #[cfg(feature = "torch")]
+mod conformal;
+#[cfg(feature = "torch")]
 pub mod distribution;
 #[cfg(feature = "torch")]
 mod error;
@@ -34,6 +36,8 @@ mod error;
 pub mod forecaster;
 #[cfg(feature = "torch")]
 pub mod kernels;
+#[cfg(feature = "torch")]
+pub mod local_scaler;
 #[cfg(feature = "torch")]
 pub mod loss;
 #[cfg(feature = "torch")]

@@ -11,12 +11,14 @@
 //!                        distribution
 //! ```
 
+use deeprc_loader::Dataset;
 use tch::{Kind, Tensor};
 
 use crate::config::{Distribution, LossName, TrainConfig};
-use crate::distribution::Arguments;
+use crate::distribution::{Arguments, support};
 use crate::preparation::Prepared;
 use crate::scaler::Scale;
+use crate::{Error, Result};
 
 /// What a forecast is compared with.
 #[derive(Debug)]
@@ -124,6 +126,27 @@ impl Loss {
     /// The quantile loss of the median and both bounds of the intervals `levels`, in percent.
     pub fn intervals(levels: &[f64]) -> Self {
         Loss::MultiQuantile { quantiles: with_median(bounds(levels)) }
+    }
+
+    /// Whether the observed training targets of `dataset` are possible under the loss.
+    ///
+    /// # Errors
+    /// [`Error::Value`] naming the first that is not.
+    pub fn check(&self, dataset: &Dataset) -> Result<()> {
+        let Loss::Distribution { distribution, .. } = self else { return Ok(()) };
+        let (needs, possible) = support(*distribution);
+        let (channels, targets) = (dataset.channels().len(), dataset.columns().targets.len());
+        for series in dataset.series() {
+            for (row, target) in (0..series.train).flat_map(|row| (0..targets).map(move |target| (row, target))) {
+                let cell = (series.start + row) * channels + target;
+                let value = dataset.values()[cell];
+                if dataset.mask()[cell] > 0.0 && !possible(value) {
+                    let (column, series) = (dataset.channels()[target].clone(), series.id.clone());
+                    return Err(Error::Value { what: distribution.as_str(), needs, value: f64::from(value), column, series, row: row + 1 });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same loss whose quantiles come from `samples` draws.

@@ -103,8 +103,15 @@ pub trait Model: std::fmt::Debug + Send {
 /// # Errors
 /// [`Error::Columns`] if the model cannot use the columns.
 pub fn build(config: &ModelConfig, widths: Widths, seed: u64, device: Device) -> Result<Box<dyn Model>> {
+    build_with(config, widths, Parameters::new(ChaCha8Rng::seed_from_u64(seed), device))
+}
+
+/// Builds a model whose parameters follow those that `parameters` has already, such as those of a learned scaler.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(config: &ModelConfig, widths: Widths, parameters: Parameters) -> Result<Box<dyn Model>> {
     check_columns(config, widths)?;
-    let parameters = Parameters::new(ChaCha8Rng::seed_from_u64(seed), device);
     Ok(match config {
         ModelConfig::NLinear(c) => Box::new(NLinear::new(c, widths, parameters)),
         ModelConfig::NBeats(c) => Box::new(NBeats::new(c, widths, parameters)),

@@ -7,7 +7,8 @@ use crate::blocks::Windows;
 use crate::config::{LossName, ScalerType, TrainConfig};
 use crate::loss::Target;
 use crate::model::{Frame, Inputs, Widths};
-use crate::scaler::Scale;
+use crate::scaler::{Affine, Scale};
+use crate::{Error, Result};
 
 /// A batch of windows, normalised by their own lags.
 #[derive(Debug)]
@@ -32,18 +33,38 @@ pub struct Preparation {
     spread: Option<Tensor>,
     /// Weight of each step of the horizon; empty: all the same.
     horizon_weight: Vec<f64>,
+    /// Channel with the weight of each row.
+    row_weight: Option<usize>,
+    /// Learned map of the scaler.
+    affine: Option<Affine>,
 }
 
 impl Preparation {
     /// For windows of `dataset`; looks at its training rows if the loss needs the spread of each series.
     pub fn new(dataset: &Dataset, frame: Frame, widths: Widths, train: &TrainConfig) -> Self {
         let spread = (train.loss == LossName::Nse).then(|| spread(dataset));
-        Self { frame, widths, scaler: train.scaler_type, spread, horizon_weight: train.horizon_weight.clone() }
+        let row_weight = dataset.columns().weight.as_ref().map(|_| dataset.channels().len() - 1);
+        let plain = Self::plain(frame, widths, train.scaler_type).weighted(&train.horizon_weight);
+        Self { spread, row_weight, ..plain }
     }
 
     /// Without a data set: no loss that knows the series.
     pub fn plain(frame: Frame, widths: Widths, scaler: ScalerType) -> Self {
-        Self { frame, widths, scaler, spread: None, horizon_weight: Vec::new() }
+        Self { frame, widths, scaler, spread: None, horizon_weight: Vec::new(), row_weight: None, affine: None }
+    }
+
+    /// With the learned map of its scaler.
+    #[must_use]
+    pub fn learned(mut self, affine: Option<Affine>) -> Self {
+        self.affine = affine;
+        self
+    }
+
+    /// With a weight for each row of the raw windows in their channel `channel`: a window counts the mean of its horizon's.
+    #[must_use]
+    pub fn row_weighted(mut self, channel: usize) -> Self {
+        self.row_weight = Some(channel);
+        self
     }
 
     /// With a weight for each step of the horizon.
@@ -59,8 +80,12 @@ impl Preparation {
         let offset = self.frame.horizon_offset() as i64;
         let targets = self.widths.targets as i64;
         let Windows { temporal: raw, mask, stat, series } = windows;
-        let scale = Scale::fit(self.scaler, &raw, self.statistics_mask(mask.as_ref()).as_ref(), input);
-        let z = scale.as_ref().map_or_else(|| raw.shallow_clone(), |s| s.transform(&raw)); // [batch, rows, channels]
+        let channels = (self.widths.targets + self.widths.hist + self.widths.futr) as i64;
+        let read = raw.narrow(2, 0, channels);
+        let read_mask = mask.as_ref().map(|m| m.narrow(2, 0, channels));
+        let scale = Scale::fit(self.scaler, &read, self.statistics_mask(read_mask.as_ref()).as_ref(), input);
+        let scale = scale.map(|scale| self.affine.iter().fold(scale, Scale::with));
+        let z = scale.as_ref().map_or_else(|| read.shallow_clone(), |s| s.transform(&read)); // [batch, rows, channels]
         let of_targets = |x: &Tensor| x.narrow(2, 0, targets);
         let ahead = |x: &Tensor| of_targets(x).narrow(1, offset, horizon);
         let rows = if self.frame.teacher_forcing { input + horizon - 1 } else { input };
@@ -86,13 +111,19 @@ impl Preparation {
 
     /// What each value of the horizon counts, `[batch, horizon, targets]`; weights are those of a whole horizon only, not of the few
     /// steps on which a recurrent model may be trained.
-    fn weight(&self, mask: Option<Tensor>, like: &Tensor, horizon: i64) -> Option<Tensor> {
-        if self.horizon_weight.len() as i64 != horizon {
-            return mask;
-        }
-        let weight = Tensor::from_slice(&self.horizon_weight).to_kind(Kind::Float).to_device(like.device()).view([1, horizon, 1]);
-        let shape = [like.size()[0], horizon, self.widths.targets as i64];
-        Some(mask.map_or_else(|| weight.expand(shape, false), |mask| mask * &weight))
+    fn weight(&self, mask: Option<Tensor>, raw: &Tensor, horizon: i64) -> Option<Tensor> {
+        let shape = [raw.size()[0], horizon, self.widths.targets as i64];
+        let times = |mask: Option<Tensor>, weight: Tensor| Some(mask.map_or_else(|| weight.expand(shape, false), |mask| mask * &weight));
+        let mask = match self.horizon_weight.len() as i64 == horizon {
+            true => {
+                let weight = Tensor::from_slice(&self.horizon_weight).to_kind(Kind::Float).to_device(raw.device());
+                times(mask, weight.view([1, horizon, 1]))
+            }
+            false => mask,
+        };
+        let Some(channel) = self.row_weight else { return mask };
+        let rows = raw.narrow(2, channel as i64, 1).narrow(1, self.frame.horizon_offset() as i64, horizon);
+        times(mask, rows.mean_dim([1i64].as_slice(), true, None::<Kind>))
     }
 
     /// A row counts for the statistics of a channel where the channel was observed and, with one target, the target too.
@@ -137,6 +168,25 @@ fn spread(dataset: &Dataset) -> Tensor {
         }
     }
     Tensor::from_slice(&out).view([-1, targets as i64]).to_kind(Kind::Float)
+}
+
+/// Whether the weights of the rows can be used.
+///
+/// # Errors
+/// [`Error::Value`] naming the first negative one.
+pub(crate) fn check_weights(dataset: &Dataset) -> Result<()> {
+    let Some(column) = &dataset.columns().weight else { return Ok(()) };
+    let channels = dataset.channels().len();
+    for series in dataset.series() {
+        for row in 0..series.len {
+            let value = dataset.values()[(series.start + row + 1) * channels - 1];
+            if value < 0.0 {
+                let (what, needs, column) = ("the weight of rows", "values that are 0 or positive", column.clone());
+                return Err(Error::Value { what, needs, value: f64::from(value), column, series: series.id.clone(), row: row + 1 });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Parts of a data set that a model may be trained on or evaluated with.

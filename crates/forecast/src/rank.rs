@@ -18,8 +18,8 @@ use crate::checkpoint::Checkpoint;
 use crate::forecaster::Forecaster;
 use crate::optimizer::Adam;
 use crate::task::{
-    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, Rolling, TRAIN, TRIAL,
-    TrainResult, TrainTask, TrialResult, TrialTask, Weights,
+    CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, Intervals, PREDICT, PredictResult, PredictTask, Progress, Rolling, TRAIN,
+    TRIAL, TrainResult, TrainTask, TrialResult, TrialTask, Weights,
 };
 use crate::trainer::{Observer, Trainer};
 use crate::{Error, Result, neural_forecast};
@@ -182,6 +182,7 @@ fn predict(run: &Run, task: &PredictTask) -> Result<PredictResult> {
     let begin = Instant::now();
     let (dataset, metadata) = run.dataset(&task.table, &task.dataset)?;
     let forecaster = Forecaster::load(&Checkpoint::at(&task.checkpoint), task.weights, &dataset, run.device())?;
+    let forecaster = with_intervals(forecaster, &dataset, task.intervals.as_ref(), task.ahead.is_none().then_some(task.part))?;
     let (batch, windows) = match &task.ahead {
         None => run.forecast(&forecaster, &dataset, task.part, &forecaster.windows(&dataset, task.part, task.step)?)?,
         Some(ahead) => {
@@ -193,6 +194,13 @@ fn predict(run: &Run, task: &PredictTask) -> Result<PredictResult> {
     };
     let metadata = forecaster.describe(metadata, dataset.columns(), task.part);
     run.publish(&forecaster, &dataset, vec![batch], windows, metadata, &task.output, begin)
+}
+
+fn with_intervals(forecaster: Forecaster, dataset: &Dataset, intervals: Option<&Intervals>, part: Option<Part>) -> Result<Forecaster> {
+    match intervals {
+        Some(intervals) => forecaster.calibrated(dataset, intervals, part),
+        None => Ok(forecaster),
+    }
 }
 
 fn cross_validation(run: &Run, task: &CrossValidationTask) -> Result<CrossValidationResult> {
@@ -217,7 +225,9 @@ fn cross_validation(run: &Run, task: &CrossValidationTask) -> Result<CrossValida
             // Rank 0 has written the weights when all have come here.
             run.comm.barrier()?;
             let checkpoint = Checkpoint::at(&task.train.checkpoint);
-            fitted = Some((Forecaster::load(&checkpoint, task.weights, &parts, run.device())?, result));
+            let forecaster = Forecaster::load(&checkpoint, task.weights, &parts, run.device())?;
+            let part = if task.rolling.is_some() { Part::Test } else { task.part };
+            fitted = Some((with_intervals(forecaster, &parts, task.intervals.as_ref(), Some(part))?, result));
             // No rank writes the next weights before all have read these.
             run.comm.barrier()?;
             begin = Instant::now();

@@ -1,7 +1,8 @@
 //! Normalisation of each window by its own lags (NeuralForecast's `TemporalNorm`).
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::Parameters;
 use crate::config::ScalerType;
 
 /// Keeps divisions finite.
@@ -19,6 +20,27 @@ pub struct Scale {
     pub scale: Tensor,
     /// Shift and scale of the way there, where `revin` has others on the way back.
     there: Option<(Tensor, Tensor)>,
+}
+
+/// The learned map of `revin` on the way back: the shift grows by `bias` and the scale by the factor `weight`.
+///
+/// Point losses compare in the network's scale and never see it, so that only distributions have one.
+#[derive(Debug)]
+pub struct Affine {
+    /// `[1, 1, channels, 1]`
+    weight: Tensor,
+    /// `[1, 1, channels, 1]`
+    bias: Tensor,
+}
+
+impl Affine {
+    /// Parameters `scaler.revin_bias` and `scaler.revin_weight` for the targets, hist and futr columns, at first without effect.
+    pub fn new(parameters: &mut Parameters, channels: i64) -> Self {
+        let (shape, float) = ([1, 1, channels, 1], (Kind::Float, Device::Cpu));
+        let bias = parameters.learned("scaler.revin_bias", &Tensor::zeros(shape, float));
+        let weight = parameters.learned("scaler.revin_weight", &Tensor::ones(shape, float));
+        Self { weight, bias }
+    }
 }
 
 impl Scale {
@@ -43,6 +65,16 @@ impl Scale {
             ScalerType::MinMax | ScalerType::MinMax1 => minmax(&x, mask),
         };
         Some(Self { scaler, shift, scale, there })
+    }
+
+    /// With a learned map on the way back.
+    #[must_use]
+    pub fn with(mut self, affine: &Affine) -> Self {
+        if let Some((shift, scale)) = &self.there {
+            self.shift = shift + affine.bias.squeeze_dim(-1);
+            self.scale = scale * (affine.weight.squeeze_dim(-1).relu() + EPSILON);
+        }
+        self
     }
 
     /// Location and scale of the `targets` first channels, `[batch, 1, targets]` each.

@@ -112,6 +112,58 @@ pub enum Weights {
     Last,
 }
 
+/// How past errors become prediction intervals, with NeuralForecast's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Quantiles of the forecast minus and plus each absolute error.
+    #[default]
+    ConformalDistribution,
+    /// The forecast minus and plus a quantile of the absolute errors: for 80 % the quantile 0.9, as in NeuralForecast, so that more
+    /// than 80 % are covered.
+    ConformalError,
+}
+
+/// Conformal prediction intervals around the point forecasts of a model, calibrated with its errors in rows it was not trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intervals {
+    /// Shares of the intervals in percent; each gives columns `<..>_hat-lo-90` and `<..>_hat-hi-90`.
+    pub level: Vec<f64>,
+    /// How.
+    #[serde(default)]
+    pub method: Method,
+    /// The last windows of each series that calibrate, at least 2.
+    #[serde(default = "two")]
+    pub n_windows: usize,
+    /// Rows between two of them.
+    #[serde(default = "one")]
+    pub step_size: usize,
+    /// The part in which their horizons lie.
+    #[serde(default = "validation")]
+    pub part: Part,
+}
+
+impl Intervals {
+    /// Of these shares in percent, from the last two windows of the validation part.
+    pub fn new(level: &[f64]) -> Self {
+        let (method, n_windows, step_size, part) = (Method::default(), two(), one(), validation());
+        Self { level: level.to_vec(), method, n_windows, step_size, part }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn two() -> usize {
+    2
+}
+
+fn validation() -> Part {
+    Part::Validation
+}
+
 /// Forecast every window of a part with a trained model: a rolling evaluation without refitting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,6 +184,9 @@ pub struct PredictTask {
     /// Forecast what comes after the last row of each series, instead of windows of the table.
     #[serde(default)]
     pub ahead: Option<Ahead>,
+    /// Intervals around point forecasts; losses that forecast quantiles have their own.
+    #[serde(default)]
+    pub intervals: Option<Intervals>,
     /// Directory of the global table to write: see [`PredictResult`].
     pub output: PathBuf,
 }
@@ -153,7 +208,8 @@ pub struct Ahead {
 /// Columns: the series' name (`unique_id` unless the dataset names it otherwise), the time, `cutoff` (the last stamp known
 /// to the forecast), then for each target its value and its forecast. With one target these are `y` and `y_hat`,
 /// with several `<target>` and `<target>_hat`. With the loss `mqloss`, `_hat` is the median and the bounds follow as
-/// `<..>_hat-lo-90`, ....
+/// `<..>_hat-lo-90`, ...; with `distributionloss` it is the mean, followed by `<..>_hat-median` and the bounds; with
+/// [`Intervals`] it is followed by theirs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PredictResult {
     /// Windows forecast.
@@ -182,6 +238,9 @@ pub struct CrossValidationTask {
     /// Windows counted from the end of each series, instead of `part`, and how often the model is fitted for them.
     #[serde(default)]
     pub rolling: Option<Rolling>,
+    /// Intervals around point forecasts; losses that forecast quantiles have their own.
+    #[serde(default)]
+    pub intervals: Option<Intervals>,
     /// Directory of the global table to write.
     pub output: PathBuf,
 }

@@ -14,9 +14,10 @@ use tch::{Device, Tensor};
 use crate::checkpoint::{Checkpoint, State};
 use crate::config::{ModelConfig, Monitor, Precision, TrainConfig};
 use crate::forecaster::Forecaster;
+use crate::local_scaler;
 use crate::loss::Loss;
 use crate::optimizer::{Adam, learning_rate};
-use crate::preparation::has_rows;
+use crate::preparation::{check_weights, has_rows};
 use crate::task::{Progress, TrainResult, Weights};
 use crate::{Error, Resident, Result, native, window_list};
 use exchange::{Exchange, share_buffers};
@@ -73,7 +74,11 @@ impl Trainer {
     /// # Errors
     /// If the model cannot use the columns, or the data set has no training windows for it.
     pub fn new(dataset: Arc<Dataset>, model: &ModelConfig, train: &TrainConfig, comm: Communicator, device: Device) -> Result<Self> {
+        Loss::training(train).check(&dataset)?;
+        check_weights(&dataset)?;
+        local_scaler::check(train.local_scaler_type, &dataset)?;
         let forecaster = Forecaster::new(&dataset, model, train, device)?;
+        let dataset = forecaster.scaled(&dataset).map_or(dataset, Arc::new);
         let frame = forecaster.model.frame();
         let (windows, skipped) = window_list::training(&dataset, frame, train)?;
         let validation = match has_rows(&dataset, Part::Validation) {

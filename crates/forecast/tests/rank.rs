@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use deeprc_forecast::config::configure;
 use deeprc_forecast::task::{
-    Ahead, CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, PREDICT, PredictResult, PredictTask, Progress, Rolling, TRAIN,
-    TrainResult, TrainTask, Weights,
+    Ahead, CROSS_VALIDATION, CrossValidationResult, CrossValidationTask, Intervals, PREDICT, PredictResult, PredictTask, Progress, Rolling,
+    TRAIN, TrainResult, TrainTask, Weights,
 };
 use deeprc_loader::Part;
 use deeprc_pilot::{Cause, Event, Outcome, Pool, RankGroup, Resources, Session, SessionOptions, TaskDescription, TaskReport};
@@ -103,6 +103,7 @@ impl<'a> Bed<'a> {
             part: Part::Test,
             step: 5,
             ahead: None,
+            intervals: None,
             output: self.dir.join("forecasts"),
         };
         let report = self.run(PREDICT, 2, serde_json::to_value(task).unwrap());
@@ -129,16 +130,18 @@ impl<'a> Bed<'a> {
             part: Part::Test,
             step: 1,
             rolling: None,
+            intervals: Some(Intervals::new(&[80.0])),
             output,
         };
         let report = self.run(CROSS_VALIDATION, 2, serde_json::to_value(task).unwrap());
         let result: CrossValidationResult = serde_json::from_value(report.results[0].clone()).unwrap();
         assert_eq!((result.train.steps, result.predict.windows, result.predict.rows), (60, 32, 160));
+        assert_eq!(result.predict.columns, ["y_hat", "y_hat-lo-80", "y_hat-hi-80"]);
 
         let rolling = Some(Rolling { n_windows: 3, val_size: 5, refit: 2, ..Rolling::default() });
         let output = self.dir.join("refitted");
         let train = self.training("refitted-model");
-        let task = CrossValidationTask { train, weights: Weights::Last, part: Part::Test, step: 2, rolling, output };
+        let task = CrossValidationTask { train, weights: Weights::Last, part: Part::Test, step: 2, rolling, intervals: None, output };
         let report = self.run(CROSS_VALIDATION, 2, serde_json::to_value(task).unwrap());
         assert!(matches!(report.outcome, Outcome::Done), "{:?}", report.outcome);
         let result: CrossValidationResult = serde_json::from_value(report.results[0].clone()).unwrap();
@@ -154,12 +157,13 @@ impl<'a> Bed<'a> {
             part: Part::Test,
             step: 1,
             ahead: Some(Ahead { h: Some(12), future: None }),
+            intervals: Some(Intervals::new(&[80.0])),
             output: self.dir.join("ahead"),
         };
         let report = self.run(PREDICT, 2, serde_json::to_value(task).unwrap());
         assert!(matches!(report.outcome, Outcome::Done), "{:?}", report.outcome);
         let result: PredictResult = serde_json::from_value(report.results[0].clone()).unwrap();
-        assert_eq!((result.windows, result.rows), (2, 24));
+        assert_eq!((result.windows, result.rows, result.columns.len()), (2, 24, 3));
         let written = GlobalTable::map(&self.dir.join("ahead")).unwrap();
         let hours: Vec<i64> = written.batches().iter().flat_map(|batch| table::hours(batch, "ds")).collect();
         assert_eq!(hours, (120..132).chain(120..132).collect::<Vec<_>>());

@@ -55,7 +55,7 @@ impl Dataset {
     /// Puts the known columns of the test rows in place.
     fn fill_ahead(&mut self, future: &[RecordBatch]) -> Result<()> {
         let channels = self.channels.len();
-        let first = channels - self.columns.futr.len();
+        let first = self.columns.targets.len() + self.columns.hist.len();
         let mut wanted: HashMap<(&str, i64), usize> = HashMap::new();
         for series in &self.series {
             let rows = series.start + series.len - series.test..series.start + series.len;

@@ -101,7 +101,8 @@ fn check_columns(batches: &[RecordBatch], columns: &Columns) -> Result<()> {
     let keys = [(&columns.time, "time", "")].into_iter();
     let series = columns.series.iter().map(|name| (name, "series", ""));
     let split = columns.split.iter().map(|name| (name, "split", "a number"));
-    for (name, part, needed) in keys.chain(series).chain(values).chain(split) {
+    let weight = columns.weight.iter().map(|name| (name, "weight", "a number"));
+    for (name, part, needed) in keys.chain(series).chain(values).chain(weight).chain(split) {
         let field = schema.field_with_name(name).map_err(|_| Error::MissingColumn {
             column: name.clone(),
             available: schema.fields().iter().map(|field| field.name().clone()).collect(),

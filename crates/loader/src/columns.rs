@@ -23,6 +23,9 @@ pub struct Columns {
     /// Inputs that are constant in time, one value per series.
     #[serde(default)]
     pub stat: Vec<String>,
+    /// How much a row counts in losses, not an input; it must not be negative.
+    #[serde(default)]
+    pub weight: Option<String>,
     /// Integer column with 0 = training, 1 = validation, 2 = test, never decreasing in time within a series.
     #[serde(default)]
     pub split: Option<String>,
@@ -38,13 +41,15 @@ impl Columns {
             hist: Vec::new(),
             futr: Vec::new(),
             stat: Vec::new(),
+            weight: None,
             split: None,
         }
     }
 
-    /// The temporal channels in the order of [`Dataset::values`](crate::Dataset::values): targets, then hist, then futr.
+    /// The temporal channels in the order of [`Dataset::values`](crate::Dataset::values): targets, then hist, then futr, then
+    /// the weight.
     pub fn channels(&self) -> impl Iterator<Item = &String> {
-        self.targets.iter().chain(&self.hist).chain(&self.futr)
+        self.targets.iter().chain(&self.hist).chain(&self.futr).chain(&self.weight)
     }
 }
 

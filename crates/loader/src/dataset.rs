@@ -59,6 +59,16 @@ impl Dataset {
         crate::assembly::assemble(batches, options)
     }
 
+    /// The same rows with other `values`, laid out as [`values`](Self::values).
+    ///
+    /// # Panics
+    /// If there are not as many.
+    #[must_use]
+    pub fn with_values(&self, values: Vec<f32>) -> Dataset {
+        assert_eq!(values.len(), self.values.len(), "one value for each cell");
+        Dataset { values: Arc::new(values), ..self.clone() }
+    }
+
     /// The columns and their parts.
     pub fn columns(&self) -> &Columns {
         &self.columns
@@ -74,7 +84,7 @@ impl Dataset {
         &self.series
     }
 
-    /// Names of the temporal channels: targets, then hist, then futr.
+    /// Names of the temporal channels: targets, then hist, then futr, then the weight of a row, if there is one.
     pub fn channels(&self) -> &[String] {
         &self.channels
     }

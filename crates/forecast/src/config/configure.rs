@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Distribution, LossName, ModelConfig, ModelName, OptionEntry, TrainConfig, catalogue};
+use super::{Distribution, LocalScalerType, LossName, ModelConfig, ModelName, OptionEntry, TrainConfig, catalogue};
 
 /// A key or value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,6 +187,9 @@ fn ranges(model: &ModelConfig, train: &TrainConfig) -> Vec<OptionError> {
     let weights = train.horizon_weight.iter().all(|w| *w >= 0.0 && w.is_finite()) && train.horizon_weight.iter().sum::<f64>() > 0.0;
     let fits = train.horizon_weight.len() == model.h() && weights;
     need(train.horizon_weight.is_empty() || fits, "horizon_weight", "`h` numbers that are 0 or positive, and not all 0");
+    let discrete = train.loss == LossName::DistributionLoss && train.distribution.is_discrete();
+    let plain = train.local_scaler_type == LocalScalerType::Identity;
+    need(!discrete || plain, "local_scaler_type", "identity for distributions of counts");
     let [loss, valid_loss] = losses;
     let same_kind = match valid_loss {
         LossName::MqLoss => !loss.is_point(),

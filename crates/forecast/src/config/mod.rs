@@ -17,4 +17,4 @@ pub use models::{
     TransformerActivation, TrendBasis, VanillaTransformerConfig,
 };
 pub use optimization::{Monitor, OptimizerName, Precision, Scheduler};
-pub use train::{Complete, Distribution, LossName, ScalerType, StartPadding, TrainConfig};
+pub use train::{Complete, Distribution, LocalScalerType, LossName, ScalerType, StartPadding, TrainConfig};

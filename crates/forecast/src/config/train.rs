@@ -112,6 +112,29 @@ pub enum ScalerType {
     Revin,
 }
 
+/// Normalisation of whole series before windows are cut from them (NeuralForecast's `local_scaler_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LocalScalerType {
+    /// None.
+    #[serde(rename = "identity")]
+    Identity,
+    /// Mean and standard deviation.
+    #[serde(rename = "standard")]
+    Standard,
+    /// Median and median absolute deviation.
+    #[serde(rename = "robust")]
+    Robust,
+    /// Median and distance between the quartiles.
+    #[serde(rename = "robust-iqr")]
+    RobustIqr,
+    /// To 0..1.
+    #[serde(rename = "minmax")]
+    MinMax,
+    /// The Box-Cox map of the largest likelihood; for positive values.
+    #[serde(rename = "boxcox")]
+    BoxCox,
+}
+
 /// Windows that begin before the first row of their series; what is missing is zero with mask 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -194,6 +217,9 @@ options! {
         horizon_weight: Vec<f64> ["list of numbers"] = Vec::new(),
         /// Normalisation of each window: identity, standard, robust, minmax, minmax1, invariant or revin.
         scaler_type: ScalerType ["string"] = ScalerType::Identity,
+        /// Normalisation of each series by its training rows before any window is cut, undone in the forecasts: identity, standard,
+        /// robust, robust-iqr, minmax or boxcox.
+        local_scaler_type: LocalScalerType ["string"] = LocalScalerType::Identity,
         /// Steps between two looks at the validation part.
         val_check_steps: u64 ["integer"] = 100,
         /// Validations without improvement before training stops; -1 never stops early.

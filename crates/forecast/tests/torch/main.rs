@@ -10,6 +10,7 @@ mod networks;
 mod neural_forecast;
 mod optimization;
 mod parity;
+mod probabilistic;
 mod ranks;
 mod table;
 mod training;

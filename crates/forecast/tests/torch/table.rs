@@ -39,6 +39,12 @@ impl Rows {
         self.split.push(split);
     }
 
+    /// The last hist column says how much each row counts.
+    pub fn weighted(mut self) -> Self {
+        self.columns.weight = self.columns.hist.pop();
+        self
+    }
+
     pub fn batch(&self) -> RecordBatch {
         let mut table: Vec<(String, ArrayRef)> = vec![
             ("unique_id".into(), Arc::new(StringArray::from(self.ids.clone()))),

@@ -289,6 +289,7 @@ fn train(stage: &Stage, train: &TrainStage, schemas: &Schemas, faults: &Faults) 
         for names in [&columns.targets, &columns.hist, &columns.futr, &columns.stat] {
             numeric(&schema, names, &of, faults);
         }
+        numeric(&schema, &columns.weight.iter().cloned().collect(), &of, faults);
     }
     for cell in &train.cells {
         let model = cell.model.name().as_str();
@@ -313,9 +314,13 @@ fn predict(predict: &PredictStage, pipeline: &Pipeline, schemas: &Schemas, fault
     if let Some(input) = &predict.input {
         let of = format!("the table of stage `{}`", input.value);
         let place = |name: &Spanned<String>| Spanned::new(name.value.clone(), &input.at);
-        for name in [&columns.targets, &columns.hist, &columns.futr, &columns.stat].into_iter().flatten() {
+        for name in [&columns.targets, &columns.hist, &columns.futr, &columns.stat].into_iter().flatten().chain(&columns.weight) {
             need(&source, &place(name), &of, faults);
         }
+    }
+    if predict.intervals.is_some() || train.cells.iter().any(|cell| !cell.train.loss.is_point()) {
+        // Columns of quantiles follow, other ones in each cell of a matrix over losses.
+        return None;
     }
     let time = source.field_with_name(&columns.time.value).ok()?;
     let series = columns.series.as_ref().map_or("unique_id", |name| name.value.as_str());

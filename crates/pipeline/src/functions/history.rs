@@ -15,7 +15,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(batches: &[RecordBatch], options: &DatasetOptions, units: Option<Scaler>) -> Result<History> {
-        let columns = Columns { hist: Vec::new(), futr: Vec::new(), stat: Vec::new(), ..options.columns.clone() };
+        let columns = Columns { hist: Vec::new(), futr: Vec::new(), stat: Vec::new(), weight: None, ..options.columns.clone() };
         let dataset = Dataset::from_batches(batches, &DatasetOptions { columns, ..options.clone() })?;
         let by_id = dataset.series().iter().enumerate().map(|(at, series)| (series.id.clone(), at)).collect();
         Ok(History { dataset, by_id, units })

@@ -247,6 +247,7 @@ fn predict_cells(predict: &PredictStage, pipeline: &Pipeline, made: &IndexMap<St
             part: predict.part,
             step: predict.step,
             ahead: None,
+            intervals: predict.intervals.clone(),
             output: PathBuf::new(),
         };
         (label.clone(), vec![input, *model], Work::Predict { input, model: *model, task: Box::new(task) })

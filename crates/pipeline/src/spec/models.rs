@@ -1,6 +1,7 @@
 //! The stages that make and judge forecasts: train, predict, evaluate.
 
 use deeprc_forecast::config::{self, OptionError};
+use deeprc_forecast::task::Intervals;
 use deeprc_loader::{Columns, DatasetOptions, Frequency, Part};
 use serde_json::{Map, Value as Json};
 
@@ -17,8 +18,15 @@ pub(crate) fn train(fields: &Fields, seed: u64) -> TrainStage {
     let series = fields.string("series");
     let targets = [fields.strings("target"), fields.strings("targets")].concat();
     let targets = if targets.is_empty() { vec![Spanned::new("y".to_owned(), &fields.at)] } else { targets };
-    let columns =
-        TrainColumns { time, series, targets, hist: fields.strings("hist"), futr: fields.strings("futr"), stat: fields.strings("stat") };
+    let columns = TrainColumns {
+        time,
+        series,
+        targets,
+        hist: fields.strings("hist"),
+        futr: fields.strings("futr"),
+        stat: fields.strings("stat"),
+        weight: fields.string("weight"),
+    };
     let plain = |names: &Names| names.iter().map(|name| name.value.clone()).collect();
     let dataset = DatasetOptions {
         columns: Columns {
@@ -28,6 +36,7 @@ pub(crate) fn train(fields: &Fields, seed: u64) -> TrainStage {
             hist: plain(&columns.hist),
             futr: plain(&columns.futr),
             stat: plain(&columns.stat),
+            weight: columns.weight.as_ref().map(|name| name.value.clone()),
             split: None,
         },
         frequency: fields.string("frequency").and_then(|text| frequency(fields, &text)),
@@ -202,8 +211,24 @@ pub(crate) fn predict(fields: &Fields) -> PredictStage {
         input: fields.string("input"),
         part: fields.choice("part", &["train", "validation", "test", "all"]).unwrap_or(Part::Test),
         step: fields.integer("step", 1.., "at least 1").unwrap_or(1) as usize,
+        intervals: intervals(fields),
         best: fields.choice::<String>("weights", &["best", "last"]).is_none_or(|word| word == "best"),
     }
+}
+
+/// Conformal intervals: `level = [80, 90]` asks for them, the other keys say how.
+fn intervals(fields: &Fields) -> Option<Intervals> {
+    let level = fields.integers("level");
+    let method = fields.choice("method", &["conformal_distribution", "conformal_error"]).unwrap_or_default();
+    let n_windows = fields.integer("n_windows", 2.., "at least 2").unwrap_or(2) as usize;
+    let step_size = fields.integer("step_size", 1.., "at least 1").unwrap_or(1) as usize;
+    if level.iter().any(|level| !(1..100).contains(level)) {
+        let hint = "for example level = [80, 90]".to_owned();
+        fields.faults.add(&fields.at, format!("`level` of {} must be percentages between 1 and 99", fields.what), hint);
+        return None;
+    }
+    let level: Vec<f64> = level.into_iter().map(|level| level as f64).collect();
+    (!level.is_empty()).then(|| Intervals { method, n_windows, step_size, ..Intervals::new(&level) })
 }
 
 pub(crate) fn evaluate(fields: &Fields) -> EvaluateStage {

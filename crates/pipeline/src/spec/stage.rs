@@ -6,6 +6,7 @@ use std::time::Duration;
 use deeprc_comm::CommSpec;
 use deeprc_forecast::config::{ModelConfig, TrainConfig};
 use deeprc_forecast::search::Space;
+use deeprc_forecast::task::Intervals;
 use deeprc_loader::{DatasetOptions, Part};
 
 use super::fields::{Names, Spanned};
@@ -169,6 +170,7 @@ pub(crate) struct TrainColumns {
     pub hist: Names,
     pub futr: Names,
     pub stat: Names,
+    pub weight: Option<Spanned<String>>,
 }
 
 /// One training of a matrix.
@@ -192,6 +194,8 @@ pub(crate) struct PredictStage {
     pub input: Option<Spanned<String>>,
     pub part: Part,
     pub step: usize,
+    /// Around point forecasts.
+    pub intervals: Option<Intervals>,
     pub best: bool,
 }
 
