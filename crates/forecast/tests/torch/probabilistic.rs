@@ -33,12 +33,22 @@ fn forecasts(dataset: &Arc<Dataset>, config: &(ModelConfig, TrainConfig)) -> (Ve
     (forecaster.predict(dataset, Part::Test, &windows, |_| {}), forecaster.columns(dataset.columns()))
 }
 
-const MODELS: [(&str, &str); 5] = [
+const MODELS: [(&str, &str); 12] = [
     ("nlinear", "{}"),
     ("nhits", r#"{"mlp_units": [[8, 8]]}"#),
     ("gru", r#"{"encoder_hidden_size": 6, "decoder_hidden_size": 6}"#),
     ("gru", r#"{"encoder_hidden_size": 6, "recurrent": true}"#),
     ("deepar", r#"{"lstm_hidden_size": 6, "lstm_dropout": 0, "trajectory_samples": 50}"#),
+    ("nbeats", r#"{"mlp_units": [[8, 8], [8, 8], [8, 8]]}"#),
+    ("tide", r#"{"hidden_size": 8, "decoder_output_dim": 4, "temporal_decoder_dim": 4, "dropout": 0}"#),
+    ("tft", r#"{"hidden_size": 8, "n_head": 2, "dropout": 0}"#),
+    ("timesnet", r#"{"hidden_size": 4, "conv_hidden_size": 4, "top_k": 2, "num_kernels": 2, "dropout": 0}"#),
+    (
+        "patchtst",
+        r#"{"encoder_layers": 1, "n_heads": 2, "hidden_size": 8, "linear_hidden_size": 8, "dropout": 0, "fc_dropout": 0, "patch_len": 6, "stride": 3}"#,
+    ),
+    ("vanillatransformer", r#"{"hidden_size": 8, "n_head": 2, "conv_hidden_size": 8, "dropout": 0}"#),
+    ("autoformer", r#"{"hidden_size": 8, "n_head": 2, "conv_hidden_size": 8, "factor": 1, "MovingAvg_window": 5, "dropout": 0}"#),
 ];
 
 #[test]
