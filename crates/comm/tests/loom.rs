@@ -68,11 +68,13 @@ mod data {
 
         pub(super) unsafe fn write(&self, place: usize, bytes: &[u8]) {
             for (cell, byte) in self.0[place..].iter().zip(bytes) {
+                // SAFETY: the caller owns these bytes of the ring; loom fails the test if another thread touches them meanwhile.
                 cell.with_mut(|cell| unsafe { *cell = *byte });
             }
         }
 
         pub(super) unsafe fn read(&self, place: usize, count: usize, sink: &mut dyn FnMut(&[u8])) {
+            // SAFETY: as above.
             let bytes: Vec<u8> = self.0[place..place + count].iter().map(|cell| cell.with(|cell| unsafe { *cell })).collect();
             sink(&bytes);
         }
@@ -166,6 +168,7 @@ fn read(segment: &Segment, consumer: &mut Consumer, count: usize) -> Vec<u8> {
 fn every_byte_arrives_in_order_and_nobody_sleeps_for_ever() {
     model(|| {
         let segment = Arc::new(Segment::new());
+        // SAFETY: the only producer and consumer of this ring.
         let mut producer = unsafe { Producer::new(segment.clone(), 0, 1) };
         let mut consumer = unsafe { Consumer::new(segment.clone(), 0, 1) };
         let writer = thread::spawn({
@@ -181,6 +184,7 @@ fn every_byte_arrives_in_order_and_nobody_sleeps_for_ever() {
 fn a_writer_without_room_learns_that_its_reader_died() {
     model(|| {
         let segment = Arc::new(Segment::new());
+        // SAFETY: the only producer and consumer of this ring.
         let mut producer = unsafe { Producer::new(segment.clone(), 0, 1) };
         let mut consumer = unsafe { Consumer::new(segment.clone(), 0, 1) };
         // What the watching thread of rank 0 sets, and then rings the doorbell.
@@ -231,6 +235,7 @@ fn what_was_taken_is_what_was_lent() {
     const LENT: u64 = 7;
     model(|| {
         let segment = Arc::new(Segment::new());
+        // SAFETY: the only producer of this ring.
         let producer = unsafe { Producer::new(segment.clone(), 0, 1) };
         let memory = Arc::new(loom::sync::atomic::AtomicU64::new(LENT));
         let writer = thread::spawn({
