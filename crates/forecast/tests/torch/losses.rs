@@ -33,10 +33,10 @@ impl Values {
         Target { insample: self.get("y_insample"), ..Target::new(self.get("y"), Some(self.get("mask"))) }
     }
 
+    #[expect(clippy::explicit_write, reason = "written past the test harness, which shows what passing tests print only when asked to")]
     fn near(&self, name: &str, ours: &Tensor) {
         let (ours, theirs) = (ours.double_value(&[]), self.expect[name].as_f64().unwrap());
         assert!((ours - theirs).abs() <= 1e-5 * theirs, "{name}: {ours}, expected {theirs}");
-        // Written past the test harness, which shows what passing tests print only when asked to.
         writeln!(std::io::stdout(), "parity: common/losses {name}").unwrap();
     }
 }
