@@ -50,7 +50,7 @@ fn check(spoil: impl Fn(&mut Vec<Row>), change: impl Fn(&mut DatasetOptions), me
 fn a_bad_series_does_not_lose_the_others() {
     check(|rows| rows[3] = rows[2].clone(), |_| {}, "has the stamp 2020-01-01 02:00:00 twice, in rows 23 and 24");
     check(|rows| rows[3].stamp += 60_000, |_| {}, "is irregular: 2020-01-01 03:01:00 (row 24)");
-    check(|rows| drop(rows.remove(4)), |_| {}, "has a gap: 1 stamp(s) missing between 2020-01-01 03:00:00 (row 24)");
+    check(|rows| _ = rows.remove(4), |_| {}, "has a gap: 1 stamp(s) missing between 2020-01-01 03:00:00 (row 24)");
     check(|rows| rows[5].y = None, |_| {}, "column `y` has no value at 2020-01-01 05:00:00 (row 26)");
     check(|rows| rows[5].y = Some(f64::INFINITY), |_| {}, "column `y` is infinite at 2020-01-01 05:00:00 (row 26)");
     check(|rows| rows[5].area = Some(2.0), |_| {}, "static column `area` changes from 1 to 2 in row 26");

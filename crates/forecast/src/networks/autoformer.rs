@@ -157,7 +157,7 @@ impl Model for Autoformer {
         let mut trend = inputs.y.mean_dim([1i64].as_slice(), true, None); // [batch, 1, 1]
         for layer in &self.decoder {
             let (season, taken) = layer.forward(x, &encoded, &self.config, train);
-            trend = trend + taken.slice(1, -h, None, 1);
+            trend = &trend + taken.slice(1, -h, None, 1);
             x = season;
         }
         let (scores, bias) = self.projection.apart(&self.decoder_norm.forward(&x));

@@ -59,7 +59,7 @@ impl Gated {
     pub(super) fn forward(&self, x: &Tensor, context: Option<&Tensor>, run: Run) -> Tensor {
         let mut hidden = self.a.forward(x);
         if let (Some(weight), Some(context)) = (&self.c, context) {
-            hidden = hidden + context.linear(weight, None::<&Tensor>).unsqueeze(1);
+            hidden = &hidden + context.linear(weight, None::<&Tensor>).unsqueeze(1);
         }
         self.norm.forward(&(self.gated(&run.activate(&hidden), None, run) + x))
     }
@@ -221,7 +221,7 @@ impl Joint {
     fn weights(&self, norm: &LayerNorm, values: &Tensor, embeddings: &Embeddings, context: Option<&Tensor>, run: Run) -> Tensor {
         let mut hidden = of_embeddings(&self.a, values, embeddings);
         if let Some(context) = context {
-            hidden = hidden + context.linear(&self.c, None::<&Tensor>).unsqueeze(1);
+            hidden = &hidden + context.linear(&self.c, None::<&Tensor>).unsqueeze(1);
         }
         // This network has no dropout.
         let gated = self.inner.then(&self.gate, &run.activate(&hidden)).glu(-1);

@@ -50,7 +50,7 @@ fn residual_attention_is_that_of_its_operations() {
         for qkv in &layers {
             let qkv = qkv.view([batch, steps, 3, count, inner / count]).permute([2, 0, 3, 1, 4]);
             scores = qkv.get(0).matmul(&qkv.get(1).transpose(2, 3)) + scores;
-            sum = sum + scores.softmax(-1, Kind::Float).matmul(&qkv.get(2));
+            sum = &sum + scores.softmax(-1, Kind::Float).matmul(&qkv.get(2));
         }
         sum.transpose(1, 2).reshape([-1, inner])
     };

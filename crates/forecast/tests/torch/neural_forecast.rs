@@ -109,7 +109,7 @@ fn columns_known_ahead_come_from_a_table_of_future_rows() {
     let future = rows(12).batch();
     let next = nf.predict(&dataset, std::slice::from_ref(&future), None).unwrap();
     // The same window made by hand: the table with six more rows whose target is unknown, which are the test part.
-    let ahead = dataset.ahead(20, 6, &[future.clone()]).unwrap();
+    let ahead = dataset.ahead(20, 6, std::slice::from_ref(&future)).unwrap();
     let (_, forecaster) = nf.forecasters().next().unwrap();
     let windows = forecaster.windows(&ahead, deeprc_loader::Part::Test, 1).unwrap();
     let expect = forecaster.predict(&ahead, deeprc_loader::Part::Test, &windows, |_| {});

@@ -96,8 +96,7 @@ impl Trial {
         let About { search, space, model, train, dataset } = &*self.about;
         let (options, from, rung) = match &self.role {
             Role::Draw { number, seen } => {
-                let finished: Vec<(Map<String, Value>, f64)> =
-                    seen.iter().filter_map(|task| answer(inputs, *task)).map(|(options, loss)| (options, loss)).collect();
+                let finished: Vec<(Map<String, Value>, f64)> = seen.iter().filter_map(|task| answer(inputs, *task)).collect();
                 (space.suggest(search.sampler, search.seed, *number, &finished), None, 0)
             }
             Role::Advance { rung, place, of } => {
